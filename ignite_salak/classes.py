@@ -200,23 +200,21 @@ class ClassMap:
 
 
 def _parse_row(cells: Sequence[str]) -> tuple[str, tuple[int, int, int], float | None]:
+    line = ",".join(cells)
     if len(cells) == 1:
-        *words, red, green, blue = cells[0].split() if len(cells[0].split()) > 3 else ("",) * 4
-        name, color, rest = " ".join(words), (red, green, blue), []
+        words = cells[0].split()
+        name, color, rest = " ".join(words[:-3]), words[-3:], [""]
     elif len(cells[1].split()) == 3:
-        name, color, rest = cells[0], tuple(cells[1].split()), list(cells[2:])
-    elif len(cells) >= 4:
-        name, color, rest = cells[0], tuple(cells[1:4]), list(cells[4:])
+        name, color, rest = cells[0], cells[1].split(), [*cells[2:], ""]
     else:
-        raise ValueError(f"no three colour values in {','.join(cells)!r}")
-    if not name:
-        raise ValueError(f"no class name and colour in {','.join(cells)!r}")
+        name, color, rest = cells[0], list(cells[1:4]), [*cells[4:], ""]
+    if not name or len(color) != 3:
+        raise ValueError(f"no class name and three colour values in {line!r}")
     if not all(value.isdigit() and int(value) <= 255 for value in color):
         raise ValueError(f"colour {' '.join(color)!r} is not three numbers in 0-255")
-    threshold = rest[0] if rest else ""
     try:
-        parsed = float(threshold) if threshold else None
+        threshold = float(rest[0]) if rest[0] else None
     except ValueError:
-        raise ValueError(f"threshold {threshold!r} is not a number") from None
+        raise ValueError(f"threshold {rest[0]!r} is not a number") from None
     red, green, blue = (int(value) for value in color)
-    return name, (red, green, blue), parsed
+    return name, (red, green, blue), threshold

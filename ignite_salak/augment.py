@@ -1,0 +1,138 @@
+"""Weak and multi-scale views of GPU batches, warped by kornia; the only importer of kornia.
+
+Shapes: B batch, C channels, H and W of the patch, S of the view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+from ignite_salak.classes import IGNORE_INDEX
+
+__all__ = ["Geometry", "RandomGeometry", "draw_size"]
+
+_SIZE_STEP = 16
+
+
+def draw_size(smallest: int, largest: int, generator: torch.Generator) -> int:
+    """Draws the side of this iteration's square views: a multiple of 16 between two sizes.
+
+    Args:
+        smallest: smallest side in pixels, inclusive.
+        largest: largest side in pixels, inclusive.
+        generator: CPU generator.
+
+    Raises:
+        ValueError: no multiple of 16 lies between the two.
+    """
+    low, high = -(-smallest // _SIZE_STEP), largest // _SIZE_STEP
+    if low > high or low < 1:
+        raise ValueError(
+            f"no multiple of {_SIZE_STEP} between --scale-min {smallest} and --scale-max {largest}"
+        )
+    return _SIZE_STEP * int(torch.randint(low, high + 1, (), generator=generator))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One affine warp for every patch of a batch: image, mask and pseudo-labels move together.
+
+    Attributes:
+        matrices: maps patch pixels to view pixels, float32 [B, 2, 3].
+        size: side of the square views in pixels.
+    """
+
+    matrices: Tensor
+    size: int
+
+    def warp_image(self, images: Tensor) -> Tensor:
+        """Warps images bilinearly; what lies outside the patch becomes black.
+
+        Args:
+            images: float [B, C, H, W].
+
+        Returns:
+            float [B, C, S, S].
+        """
+        return self._warp(images, "bilinear")
+
+    def warp_labels(self, labels: Tensor) -> Tensor:
+        """Warps class indices to the nearest pixel; what lies outside the patch becomes 255.
+
+        Args:
+            labels: int64 [B, H, W].
+
+        Returns:
+            int64 [B, S, S].
+        """
+        # kornia fills with 0, so 0 has to mean "ignore" while it warps.
+        shifted = torch.where(labels == IGNORE_INDEX, 0, labels + 1)
+        warped = self._warp(shifted[:, None].float(), "nearest")[:, 0].round().long()
+        return torch.where(warped == 0, IGNORE_INDEX, warped - 1)
+
+    def _warp(self, values: Tensor, mode: str) -> Tensor:
+        return warp_affine(
+            values,
+            self.matrices.to(values.device, non_blocking=True),
+            (self.size, self.size),
+            mode=mode,
+            padding_mode="zeros",
+            align_corners=False,
+        )
+
+
+@dataclass(frozen=True)
+class RandomGeometry:
+    """Draws horizontal flips, random scales and random crops to a square view.
+
+    A patch is first fitted to the view, then enlarged or shrunk by a random factor; of an enlarged
+    patch a random window is seen, a shrunk one lies at a random place on an ignored border.
+
+    Attributes:
+        mirror: flip half of the patches left to right.
+        scale_range: bounds of the random factor; (1, 1) switches it off.
+    """
+
+    mirror: bool = True
+    scale_range: tuple[float, float] = (0.75, 1.5)
+
+    def __post_init__(self) -> None:
+        low, high = self.scale_range
+        if not 0 < low <= high:
+            raise ValueError(f"scale range {self.scale_range} is not 0 < low <= high")
+
+    def draw(
+        self, count: int, height: int, width: int, size: int, generator: torch.Generator
+    ) -> Geometry:
+        """Draws the warps of one batch.
+
+        Args:
+            count: patches in the batch, B.
+            height: patch height in pixels.
+            width: patch width in pixels.
+            size: side of the view in pixels, S.
+            generator: CPU generator; the draws of patch b do not depend on B.
+        """
+        low, high = self.scale_range
+        flip, spread, x, y = torch.rand(count, 4, generator=generator).unbind(1)
+        factor = (low + (high - low) * spread) * size / max(height, width)
+        shift_x = x * (size - factor * width)
+        shift_y = y * (size - factor * height)
+        mirrored = (flip < 0.5) & self.mirror
+        # Pixel centres lie at integers, so a patch spans from -0.5 to side - 0.5.
+        sign = torch.where(mirrored, -1.0, 1.0)
+        scale_x = sign * factor
+        left = torch.where(mirrored, shift_x + factor * width, shift_x)
+        zero = torch.zeros(count)
+        matrices = torch.stack(
+            [
+                torch.stack([scale_x, zero, left + 0.5 * scale_x - 0.5], dim=1),
+                torch.stack([zero, factor, shift_y + 0.5 * factor - 0.5], dim=1),
+            ],
+            dim=1,
+        )
+        return Geometry(matrices, size)

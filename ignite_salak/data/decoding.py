@@ -1,0 +1,211 @@
+"""A file -> uint8 image or class-index mask: every format, every refusal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ignite_salak.classes import IGNORE_INDEX, ClassMap
+
+__all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "image_size", "read_image"]
+
+MASK_FORMATS = ("auto", "color", "index")
+
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "La", "RGBa")
+
+
+class BadFileError(ValueError):
+    """A file cannot be used; the message starts with its path."""
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns (height, width) in pixels from the file's header.
+
+    Raises:
+        BadFileError: the file is missing, empty or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadFileError(f"{path}: {_reason(path, error)}") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decodes an image file.
+
+    Pixels that the file marks as fully transparent become black, which the library takes for
+    "no image content".
+
+    Args:
+        path: PNG, JPEG or TIFF with 8 bits a channel; grey, palette and CMYK images become RGB.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        BadFileError: the file is missing, empty, truncated, no image, or has over 8 bits a channel.
+    """
+    image = _open(path)
+    if image.mode == "CMYK":
+        return np.asarray(image.convert("RGB"))
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise BadFileError(
+            f"{path}: {image.mode} pixels (over 8 bits a channel); convert the image to 8-bit RGB"
+        )
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        return rgba[..., :3] * (rgba[..., 3:] > 0)
+    return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Decodes masks to class indices.
+
+    One-channel files hold class indices, and so do RGB files whose three channels are equal, unless
+    their grey values are colours of the class list; other RGB files hold colours of the class list.
+    A palette file holds class indices, unless its palette shows the class list's colours in another
+    order.
+
+    Attributes:
+        classes: the class list.
+        mask_format: what three equal channels mean that could be either: "index", or "color" (then
+            they are indices only if at least one of them is a class besides the background).
+            ``resolve`` settles it for a data set.
+    """
+
+    classes: ClassMap
+    mask_format: str = "index"
+
+    def __post_init__(self) -> None:
+        if self.mask_format not in ("color", "index"):
+            raise ValueError(f"mask format {self.mask_format!r} is neither 'color' nor 'index'")
+
+    @classmethod
+    def resolve(cls, classes: ClassMap, mask_format: str, samples: list[Path]) -> MaskReader:
+        """Settles "auto" from sample masks: one file in colours makes the data set a colour one.
+
+        Only that tells a black mask of class 0 from a black mask of an unlisted colour.
+
+        Args:
+            classes: the class list.
+            mask_format: "auto", "color" or "index".
+            samples: masks to look at; unreadable ones are passed over.
+
+        Raises:
+            ValueError: ``mask_format`` is none of the three.
+        """
+        if mask_format not in MASK_FORMATS:
+            raise ValueError(f"mask format {mask_format!r} is none of {', '.join(MASK_FORMATS)}")
+        if mask_format != "auto":
+            return cls(classes, mask_format)
+        for path in samples:
+            try:
+                pixels = np.asarray(_open(path))
+            except BadFileError:
+                continue
+            if pixels.ndim == 3 and not _channels_equal(pixels):
+                return cls(classes, "color")
+        return cls(classes, "index")
+
+    def read(self, path: Path) -> tuple[np.ndarray, Counter[tuple[int, int, int]]]:
+        """Decodes one mask.
+
+        Returns:
+            Class indices uint8 [H, W] with 255 where the class is unknown or to be ignored, and the
+            number of pixels of every colour that the class list lacks.
+
+        Raises:
+            BadFileError: the file is missing, empty, truncated, no image, or holds an index that is
+                neither a class nor 255.
+        """
+        image = _open(path)
+        if image.mode in ("RGB", "RGBA"):
+            pixels = np.asarray(image.convert("RGB"))
+            if not _channels_equal(pixels) or not self._grey_is_index(pixels[..., 0]):
+                return self._from_colors(pixels)
+            return self._from_indices(pixels[..., 0], path), Counter()
+        if image.mode == "P" and self._palette_is_colors(image):
+            return self._from_colors(np.asarray(image.convert("RGB")))
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            raise BadFileError(
+                f"{path}: a mask with {image.mode} pixels; expected RGB colours or class indices"
+            )
+        return self._from_indices(np.asarray(image).astype(np.int64), path), Counter()
+
+    def _grey_is_index(self, grey: np.ndarray) -> bool:
+        values = np.unique(grey)
+        if all((int(value),) * 3 in self.classes.colors for value in values):
+            return False
+        if self.mask_format == "index":
+            return True
+        valid = (values < self.classes.num_classes) | (values == IGNORE_INDEX)
+        return bool(valid.all() and ((values > 0) & (values < IGNORE_INDEX)).any())
+
+    def _palette_is_colors(self, image: Image.Image) -> bool:
+        """Whether a palette file's indices differ from the class list's but its colours fit."""
+        palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        used = [int(value) for value in np.unique(np.asarray(image))]
+        shown = {value: tuple(palette[value].tolist()) for value in used if value < len(palette)}
+        colors = dict(enumerate(self.classes.colors))
+        if all(shown.get(value) == colors.get(value) for value in used if value != IGNORE_INDEX):
+            return False
+        return all(shown.get(value) in self.classes.colors for value in used)
+
+    def _from_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
+        bad = (values < 0) | ((values >= self.classes.num_classes) & (values != IGNORE_INDEX))
+        if bad.any():
+            raise BadFileError(
+                f"{path}: class index {int(values[bad].flat[0])} is out of range: the class list "
+                f"has {self.classes.num_classes} classes (0-{self.classes.num_classes - 1}; "
+                f"{IGNORE_INDEX} means ignore)"
+            )
+        return values.astype(np.uint8)
+
+    def _from_colors(self, pixels: np.ndarray) -> tuple[np.ndarray, Counter[tuple[int, int, int]]]:
+        codes = _color_codes(pixels)
+        order = np.argsort(_color_codes(self.classes.palette))
+        listed = _color_codes(self.classes.palette)[order]
+        position = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
+        known = listed[position] == codes
+        mask = np.where(known, order[position], IGNORE_INDEX).astype(np.uint8)
+        unknown: Counter[tuple[int, int, int]] = Counter()
+        if not known.all():
+            for code, count in zip(*np.unique(codes[~known], return_counts=True), strict=True):
+                unknown[(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)] = int(count)
+        return mask, unknown
+
+
+def _color_codes(pixels: np.ndarray) -> np.ndarray:
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _channels_equal(pixels: np.ndarray) -> bool:
+    return bool(
+        (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
+    )
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadFileError(f"{path}: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "the file does not exist"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "the file is no image"
+    return f"the file cannot be decoded ({error})"

@@ -1,0 +1,183 @@
+"""The endless stream of training batches, addressed by iteration, and the evaluation batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ignite_salak.data.datasets import PatchDataset, collate
+from ignite_salak.data.decoding import BadFileError
+from ignite_salak.randomness import torch_generator
+
+__all__ = ["EvaluationBatches", "TrainingStream"]
+
+_LOGGER = logging.getLogger(__name__)
+_Address = tuple[str, int]
+
+
+class TrainingStream:
+    """Endless ``{"labeled": {"image", "mask"}, "unlabeled": {"image"}}``, uint8, on the CPU.
+
+    Batch i is a function of the seed and i: the pools are walked in a new order every time round,
+    and the order depends on nothing but the seed, the pool and the round. So the stream can start
+    at any iteration, with any number of workers.
+
+    Args:
+        labeled: patches with masks.
+        unlabeled: patches without masks, or None; then the batches have no "unlabeled".
+        batch_size: patches of either kind a batch.
+        seed: seed of the run.
+        num_workers: processes that decode; 0 decodes in the training process.
+        pin_memory: put the batches into page-locked memory, for CUDA.
+        multiprocessing_context: "spawn", "fork" or None for the system's own way.
+
+    Attributes:
+        start: number of the iteration before the first batch; set it before iterating.
+        bad_files: reasons of all files passed over so far.
+
+    Raises:
+        ValueError: a pool holds fewer patches than a batch.
+    """
+
+    def __init__(
+        self,
+        labeled: PatchDataset,
+        unlabeled: PatchDataset | None,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        self.pools = {"labeled": labeled}
+        if unlabeled is not None:
+            self.pools["unlabeled"] = unlabeled
+        if batch_size < 1:
+            raise ValueError(f"--batch-size {batch_size} is not at least 1")
+        for name, pool in self.pools.items():
+            if batch_size > len(pool):
+                raise ValueError(
+                    f"--batch-size {batch_size} is larger than the {name} pool of {len(pool)} "
+                    f"patches; lower it to {len(pool)} or less"
+                )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = 0
+        self.bad_files: list[str] = []
+        self._options: dict[str, Any] = {
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+            "multiprocessing_context": multiprocessing_context if num_workers else None,
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        loader = DataLoader(
+            _Pools(self.pools),
+            batch_sampler=_AddressedBatches(
+                {name: len(pool) for name, pool in self.pools.items()},
+                self.batch_size,
+                self.seed,
+                self.start,
+            ),
+            collate_fn=_collate_pools,
+            generator=torch_generator(self.seed, "workers"),
+            **self._options,
+        )
+        for batch in loader:
+            for pool in batch.values():
+                self._report(pool)
+            yield batch
+
+    def _report(self, pool: dict[str, Any]) -> None:
+        for reason in pool.pop("bad_files"):
+            if "image" not in pool:
+                raise BadFileError(f"{reason}; repair it, or go on without it by --skip-bad-files")
+            if reason not in self.bad_files:
+                self.bad_files.append(reason)
+                _LOGGER.warning("skipped a bad file: %s", reason)
+
+
+class EvaluationBatches:
+    """Every patch once, in order: ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W]}``.
+
+    Args:
+        patches: patches with masks.
+        batch_size: patches a batch; the last batch may be smaller.
+        num_workers: processes that decode.
+        pin_memory: put the batches into page-locked memory, for CUDA.
+    """
+
+    def __init__(
+        self,
+        patches: PatchDataset,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._loader = DataLoader(
+            patches,
+            batch_size,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._loader:
+            bad_files = batch.pop("bad_files")
+            if bad_files:
+                raise BadFileError(bad_files[0])
+            yield batch
+
+
+class _Pools(Dataset[tuple[str, dict[str, Any]]]):
+    """Items of several data sets, addressed by (pool name, position)."""
+
+    def __init__(self, pools: dict[str, PatchDataset]) -> None:
+        self.pools = pools
+
+    def __getitem__(self, address: _Address) -> tuple[str, dict[str, Any]]:
+        name, position = address
+        return name, self.pools[name][position]
+
+
+class _AddressedBatches(Sampler[list[_Address]]):
+    """Addresses of the batches start, start + 1, ... without end."""
+
+    def __init__(self, sizes: dict[str, int], batch_size: int, seed: int, start: int) -> None:
+        self.sizes = sizes
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[_Address]]:
+        walks = {name: self._walk(name) for name in self.sizes}
+        while True:
+            yield [
+                (name, next(walk)) for name, walk in walks.items() for _ in range(self.batch_size)
+            ]
+
+    def _walk(self, name: str) -> Iterator[int]:
+        rounds, offset = divmod(self.start * self.batch_size, self.sizes[name])
+        while True:
+            generator = torch_generator(self.seed, name, rounds)
+            order = torch.randperm(self.sizes[name], generator=generator)
+            yield from order[offset:].tolist()
+            rounds, offset = rounds + 1, 0
+
+
+def _collate_pools(items: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    pools: dict[str, list[dict[str, Any]]] = {}
+    for name, item in items:
+        pools.setdefault(name, []).append(item)
+    return {name: collate(members) for name, members in pools.items()}

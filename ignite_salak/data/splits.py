@@ -1,0 +1,242 @@
+"""Labelled, validation and unlabelled patches, divided by source image, never by patch."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
+from ignite_salak.randomness import numpy_generator
+
+__all__ = ["Split", "masked_patches", "sample_patches", "split_patches"]
+
+_LOGGER = logging.getLogger(__name__)
+_CANDIDATES = 200
+_LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".dng", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Patch numbers of the three pools; no source image is in validation and in another pool.
+
+    Attributes:
+        labeled: patches trained with their masks, int64 [L], sorted.
+        validation: patches with masks that training never sees, int64 [V], sorted.
+        unlabeled: patches used without masks, int64 [U], sorted.
+    """
+
+    labeled: np.ndarray
+    validation: np.ndarray
+    unlabeled: np.ndarray
+
+
+def masked_patches(
+    index: PatchIndex, labeled_files: Path | None = None, val_files: Path | None = None
+) -> np.ndarray:
+    """Returns the patches whose masks a run may read: those of listed sources, or all.
+
+    Args:
+        index: the patches.
+        labeled_files: text file of source images that may be used with masks, or None for all.
+        val_files: text file of validation source images, or None.
+
+    Returns:
+        int64 [M], sorted.
+
+    Raises:
+        FileNotFoundError: there is no such list, or no mask at all.
+        ValueError: a listed name matches no source image, or none with a mask.
+    """
+    labeled, validation = _listed_sources(index, labeled_files, val_files)
+    sources = np.union1d(labeled, validation)
+    patches = np.flatnonzero(index.has_mask & np.isin(index.source_ids, sources))
+    if not len(patches):
+        raise FileNotFoundError(
+            f"data root {index.root} holds no mask; expected <folder>/masks/<stem>.png or "
+            "<stem>_mask.png beside <folder>/images"
+        )
+    return patches
+
+
+def split_patches(
+    index: PatchIndex,
+    counts: np.ndarray,
+    *,
+    labeled_files: Path | None = None,
+    val_files: Path | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    excluded: tuple[int, ...] = (),
+) -> Split:
+    """Divides the patches.
+
+    With ``val_files`` validation is what it lists. Otherwise it is a contiguous block of the sorted
+    labelled source images of every folder, because neighbouring frames overlap on the ground; of
+    many seeded draws the first is taken that leaves fewest classes missing from either half.
+
+    Args:
+        index: the patches.
+        counts: pixels per patch and class, integer [N, C].
+        labeled_files: text file of the source images that may be used with masks, one a line,
+            ``name`` or ``folder/name``, extension ignored; None for all that have masks.
+        val_files: text file of the validation source images, or None.
+        val_fraction: share of the labelled source images held out where ``val_files`` is None.
+        seed: seed of the run.
+        excluded: patches that are in no pool, such as those with bad files.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: a list names no known source image, the two lists overlap, or there are too few
+            labelled source images.
+    """
+    labeled, validation = _listed_sources(index, labeled_files, val_files)
+    both = np.intersect1d(labeled, validation)
+    if len(both):
+        raise ValueError(
+            f"source image {index.source_name(int(both[0]))} is in {labeled_files} and in "
+            f"{val_files} ({len(both)} in both): validation images must not be trained on"
+        )
+    usable = np.ones(len(index), dtype=bool)
+    usable[list(excluded)] = False
+    present = _class_presence(index, counts, labeled)
+    if val_files is None:
+        validation = _draw_validation(index, labeled, present, val_fraction, seed)
+        labeled = np.setdiff1d(labeled, validation)
+    in_validation = np.isin(index.source_ids, validation)
+    is_labeled = np.isin(index.source_ids, labeled) & index.has_mask
+    split = Split(
+        labeled=np.flatnonzero(usable & is_labeled),
+        validation=np.flatnonzero(usable & in_validation & index.has_mask),
+        unlabeled=np.flatnonzero(usable & ~in_validation & ~is_labeled),
+    )
+    for name, pool in (("labelled", split.labeled), ("validation", split.validation)):
+        if not len(pool):
+            raise ValueError(f"no usable {name} patch with a mask under {index.root}")
+    return split
+
+
+def sample_patches(patches: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Returns a fixed random sample of at most ``size`` patches, sorted."""
+    if len(patches) <= size:
+        return patches
+    chosen = numpy_generator(seed, "sample").choice(len(patches), size, replace=False)
+    return patches[np.sort(chosen)]
+
+
+def _listed_sources(
+    index: PatchIndex, labeled_files: Path | None, val_files: Path | None
+) -> tuple[np.ndarray, np.ndarray]:
+    masked = np.unique(index.source_ids[index.has_mask])
+    validation = np.empty(0, dtype=np.int64)
+    if val_files is not None:
+        validation = _match(index, val_files, masked)
+    if labeled_files is not None:
+        return _match(index, labeled_files, masked), validation
+    return np.setdiff1d(masked, validation), validation
+
+
+def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
+    try:
+        lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise FileNotFoundError(f"list of source images {listing} cannot be read") from error
+    by_name: dict[str, list[int]] = {}
+    for source, (_, name) in enumerate(index.sources):
+        by_name.setdefault(name.casefold(), []).append(source)
+        by_name.setdefault(index.source_name(source).casefold(), []).append(source)
+    found: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip().replace("\\", "/")
+        if not entry or entry.startswith("#"):
+            continue
+        name = re.sub(f"({'|'.join(map(re.escape, _LISTED_SUFFIXES))})$", "", entry.casefold())
+        matches = by_name.get(name, [])
+        if not matches:
+            raise ValueError(
+                f"{listing}, line {number}: no source image named {entry!r} under {index.root}; "
+                f"there are {len(index.sources)}, such as {index.source_name(0)}"
+            )
+        if not np.isin(matches, masked).any():
+            raise ValueError(f"{listing}, line {number}: source image {entry!r} has no mask")
+        found.extend(matches)
+    if not found:
+        raise ValueError(f"list of source images {listing} names none")
+    return np.unique(found)
+
+
+def _class_presence(index: PatchIndex, counts: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Bool [S, C]: whether each of the given source images holds each class."""
+    totals = np.zeros((len(index.sources), counts.shape[1]), dtype=np.int64)
+    np.add.at(totals, index.source_ids, counts)
+    return totals[sources] > 0
+
+
+def _natural_key(name: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _draw_validation(
+    index: PatchIndex, labeled: np.ndarray, present: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"--val-split {fraction} is not between 0 and 1")
+    if len(labeled) < 2:
+        raise ValueError(
+            f"{len(labeled)} labelled source image(s): validation is held out by source image, so "
+            "at least two are needed; label another, or name validation images by --val-files"
+        )
+    blocks = _folder_blocks(index, labeled, fraction)
+    generator = numpy_generator(seed, "split")
+    expected = present.any(axis=0)
+    best: tuple[int, np.ndarray] | None = None
+    for _ in range(_CANDIDATES):
+        chosen = np.zeros(len(labeled), dtype=bool)
+        for positions, size in blocks:
+            start = int(generator.integers(len(positions) - size + 1))
+            chosen[positions[start : start + size]] = True
+        missing = sum(int((expected & ~present[h].any(axis=0)).sum()) for h in (chosen, ~chosen))
+        if best is None or missing < best[0]:
+            best = (missing, chosen)
+        if missing == 0:
+            break
+    assert best is not None
+    _warn_missing(present, best[1])
+    return labeled[best[1]]
+
+
+def _folder_blocks(
+    index: PatchIndex, labeled: np.ndarray, fraction: float
+) -> list[tuple[np.ndarray, int]]:
+    """Positions in ``labeled`` of every folder's source images, sorted, and how many to hold out.
+
+    The numbers are rounded so that their sum is the wanted share of all, at least one and not all.
+    """
+    folders = np.asarray([index.sources[source][0] for source in labeled])
+    groups = []
+    for folder in np.unique(folders):
+        members = np.flatnonzero(folders == folder)
+        names = [index.sources[labeled[member]][1] for member in members]
+        order = sorted(range(len(members)), key=lambda i, n=names: _natural_key(n[i]))  # type: ignore[misc]
+        groups.append(members[order])
+    wanted = min(len(labeled) - 1, max(1, round(fraction * len(labeled))))
+    ideal = np.asarray([fraction * len(group) for group in groups])
+    sizes = np.floor(ideal).astype(int)
+    for group in np.argsort(sizes - ideal, kind="stable"):
+        if sizes.sum() < wanted:
+            sizes[group] += 1
+    return [(group, int(size)) for group, size in zip(groups, sizes, strict=True)]
+
+
+def _warn_missing(present: np.ndarray, chosen: np.ndarray) -> None:
+    for half, where in (("validation", chosen), ("training", ~chosen)):
+        missing = np.flatnonzero(present.any(axis=0) & ~present[where].any(axis=0))
+        if len(missing):
+            _LOGGER.warning(
+                "no split by source image puts every class in both halves: %s lacks class index %s",
+                half,
+                ", ".join(map(str, missing)),
+            )
