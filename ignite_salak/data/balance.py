@@ -18,7 +18,13 @@ from ignite_salak.classes import IGNORE_INDEX, ClassMap
 from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
 from ignite_salak.data.patches import PatchIndex, cache_folder, write_cache
 
-__all__ = ["MaskStatistics", "balanced_weights", "format_balance", "inspect_masks"]
+__all__ = [
+    "MaskStatistics",
+    "balanced_weights",
+    "check_unlisted",
+    "format_balance",
+    "inspect_masks",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_UNKNOWN_SHARE = 0.05
@@ -81,7 +87,7 @@ def inspect_masks(
             f"{next(iter(bad_files.values()))}{more}; repair it, or go on without it by "
             "--skip-bad-files"
         )
-    _judge_unlisted(unlisted, int(counts.sum() + ignored.sum()), reader.classes)
+    check_unlisted(unlisted, int(counts.sum() + ignored.sum()), reader.classes)
     statistics = MaskStatistics(
         np.zeros((len(index), reader.classes.num_classes), dtype=np.int64),
         np.zeros(len(index), dtype=np.int64),
@@ -91,6 +97,36 @@ def inspect_masks(
     statistics.counts[patches] = counts
     statistics.ignored[patches] = ignored
     return statistics
+
+
+def check_unlisted(
+    unlisted: dict[tuple[int, int, int], int], pixels: int, classes: ClassMap
+) -> None:
+    """Warns of mask colours that the class list lacks; such pixels are ignored.
+
+    Args:
+        unlisted: pixels of every such colour, the commonest first.
+        pixels: pixels of all masks.
+        classes: the class list.
+
+    Raises:
+        ValueError: they are over 5 % of the pixels.
+    """
+    if not unlisted:
+        return
+    color, count = next(iter(unlisted.items()))
+    share = sum(unlisted.values()) / max(1, pixels)
+    found = (
+        f"{100 * share:.2f} % of the mask pixels have {len(unlisted)} colour(s) that the class "
+        f"mapping lacks; the commonest is {' '.join(map(str, color))} ({count:,} pixels)"
+    )
+    if share > _MAX_UNKNOWN_SHARE:
+        raise ValueError(
+            f"{found}: over {100 * _MAX_UNKNOWN_SHARE:.0f} %, so the mapping is probably not the "
+            f"one of these masks (its classes: {', '.join(classes.names)}); add the colour or give "
+            "the right --class-mapping"
+        )
+    _LOGGER.warning("%s: they are ignored (label %d)", found, IGNORE_INDEX)
 
 
 def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -111,7 +147,7 @@ def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     pixels = np.asarray(counts, dtype=np.float64)
     present = pixels > 0
     if not present.any():
-        raise ValueError("no labelled pixel in the training masks")
+        raise ValueError("no labelled pixel in the training masks: every pixel is ignored")
     weights = np.ones_like(pixels)
     weights[present] = pixels.sum() / (present.sum() * pixels[present])
     return weights
@@ -167,26 +203,6 @@ def _stack(results: list) -> _Rows:
             counts[row], ignored[row] = result[:2]
             unlisted.update(result[2])
     return counts, ignored, dict(unlisted.most_common()), bad
-
-
-def _judge_unlisted(
-    unlisted: dict[tuple[int, int, int], int], pixels: int, classes: ClassMap
-) -> None:
-    if not unlisted:
-        return
-    color, count = next(iter(unlisted.items()))
-    share = sum(unlisted.values()) / max(1, pixels)
-    found = (
-        f"{100 * share:.2f} % of the mask pixels have {len(unlisted)} colour(s) that the class "
-        f"mapping lacks; the commonest is {' '.join(map(str, color))} ({count:,} pixels)"
-    )
-    if share > _MAX_UNKNOWN_SHARE:
-        raise ValueError(
-            f"{found}: over {100 * _MAX_UNKNOWN_SHARE:.0f} %, so the mapping is probably not the "
-            f"one of these masks (its classes: {', '.join(classes.names)}); add the colour or give "
-            "the right --class-mapping"
-        )
-    _LOGGER.warning("%s: they are ignored (label %d)", found, IGNORE_INDEX)
 
 
 def _digest(index: PatchIndex, patches: np.ndarray, reader: MaskReader) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ignite_salak.classes import IGNORE_INDEX, ClassMap
 
-__all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "image_size", "read_image"]
+__all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "read_image"]
 
 MASK_FORMATS = ("auto", "color", "index")
 
@@ -22,24 +22,11 @@ class BadFileError(ValueError):
     """A file cannot be used; the message starts with its path."""
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Returns (height, width) in pixels from the file's header.
-
-    Raises:
-        BadFileError: the file is missing, empty or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{path}: {_reason(path, error)}") from error
-
-
 def read_image(path: Path) -> np.ndarray:
     """Decodes an image file.
 
     Pixels that the file marks as fully transparent become black, which the library takes for
-    "no image content".
+    "no image content". A rotation noted in EXIF is carried out.
 
     Args:
         path: PNG, JPEG or TIFF with 8 bits a channel; grey, palette and CMYK images become RGB.
@@ -196,7 +183,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image
+            return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise BadFileError(f"{path}: {_reason(path, error)}") from error
 

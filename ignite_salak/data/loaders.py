@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,7 @@ class TrainingStream:
                 self.start,
             ),
             collate_fn=_collate_pools,
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
             generator=torch_generator(self.seed, "workers"),
             **self._options,
         )
@@ -125,6 +127,7 @@ class EvaluationBatches:
             batch_size,
             num_workers=num_workers,
             collate_fn=collate,
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )
@@ -174,6 +177,10 @@ class _AddressedBatches(Sampler[list[_Address]]):
             order = torch.randperm(self.sizes[name], generator=generator)
             yield from order[offset:].tolist()
             rounds, offset = rounds + 1, 0
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate_pools(items: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from dataclasses import dataclass
@@ -32,6 +33,37 @@ class Split:
     labeled: np.ndarray
     validation: np.ndarray
     unlabeled: np.ndarray
+
+    def sources(self, index: PatchIndex) -> dict[str, list[str]]:
+        """Returns the names of the source images of every pool."""
+        return {
+            pool: [index.source_name(source) for source in np.unique(index.source_ids[patches])]
+            for pool, patches in self._pools().items()
+        }
+
+    def describe(self, index: PatchIndex) -> str:
+        """Returns one line per pool: patches and source images."""
+        sources = self.sources(index)
+        return "\n".join(
+            f"{pool:<10} {len(patches):>8,} patches of {len(sources[pool]):,} source images"
+            for pool, patches in self._pools().items()
+        )
+
+    def digest(self, index: PatchIndex) -> str:
+        """Returns a fingerprint of what is in which pool, independent of where the root lies."""
+        digest = hashlib.blake2b(digest_size=12)
+        for pool, patches in self._pools().items():
+            digest.update(f"{pool} {index.folders}".encode())
+            digest.update(index.folder_ids[patches].tobytes())
+            digest.update("\n".join(index.images[patches].tolist()).encode("utf-8"))
+        return digest.hexdigest()
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        return {
+            "labelled": self.labeled,
+            "validation": self.validation,
+            "unlabelled": self.unlabeled,
+        }
 
 
 def masked_patches(

@@ -1,0 +1,1 @@
+"""Recipes: scripts that compose the library's parts."""

@@ -1,0 +1,138 @@
+"""What every script does at the border of the terminal: options, one-line errors, surroundings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import tyro
+
+from experiments.options import RunOptions, from_json
+
+__all__ = ["environment", "open_folder", "parse", "prepare", "run_script"]
+
+_Options = TypeVar("_Options")
+_PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
+
+
+def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None) -> int:
+    """Runs a script and turns what users can cause into one line and exit status 2.
+
+    Args:
+        main: the script, called with its command-line arguments.
+        arguments: the arguments; None takes those of the process.
+
+    Returns:
+        Exit status: 0, or 2 after an error of the user's making. ``--debug`` shows the traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console may not know every character
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
+    for noisy in ("ignite", "matplotlib", "PIL", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    debug = "--debug" in given
+    try:
+        main([argument for argument in given if argument != "--debug"])
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(
+    kind: type[_Options], arguments: Sequence[str], default: _Options | None = None
+) -> _Options:
+    """Reads options from the command line.
+
+    ``--config FILE`` takes the options of an earlier run as defaults; later flags win.
+
+    Args:
+        kind: dataclass of the options; its groups' names are no part of the flags.
+        arguments: command-line arguments.
+        default: other defaults than those of ``kind``.
+    """
+    rest = list(arguments)
+    if "--config" in rest[:-1]:
+        position = rest.index("--config")
+        default = from_json(kind, Path(rest[position + 1]))
+        del rest[position : position + 2]
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    if default is None:
+        return tyro.cli(kind, args=rest, config=config)
+    return tyro.cli(kind, args=rest, default=default, config=config)
+
+
+def prepare(options: RunOptions) -> torch.device:
+    """Sets torch's threads, and chooses the device.
+
+    Raises:
+        ValueError: the device does not exist.
+    """
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {options.device} cannot be used: {reason}") from error
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def open_folder(run: RunOptions) -> None:
+    """Makes the run's folder, but not over another run.
+
+    Raises:
+        FileExistsError: the folder holds a run that is not the one to continue.
+    """
+    folder = run.checkpoint_dir
+    continues = (
+        run.restore_from is not None and run.restore_from.resolve().parent == folder.resolve()
+    )
+    if (folder / "config.json").exists() and not continues and not run.overwrite:
+        raise FileExistsError(
+            f"{folder} already holds a run: continue it by --restore-from "
+            f"{folder / 'latest_checkpoint.pth'}, or give another --checkpoint-dir, or --overwrite"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Returns what a result depends on beside the options: versions, hardware, threads."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

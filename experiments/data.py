@@ -1,0 +1,113 @@
+"""From data options to batches: the first act of every recipe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.options import DataOptions, RunOptions
+from ignite_salak.classes import ClassMap
+from ignite_salak.data.balance import balanced_weights, format_balance, inspect_masks
+from ignite_salak.data.datasets import PatchDataset
+from ignite_salak.data.decoding import MaskReader
+from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
+from ignite_salak.data.patches import PatchIndex, scan_patches
+from ignite_salak.data.splits import Split, masked_patches, sample_patches, split_patches
+
+__all__ = ["RunData", "load_data"]
+
+_LOGGER = logging.getLogger(__name__)
+_FORMAT_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a recipe trains and is judged on.
+
+    Attributes:
+        classes: the class list.
+        index: all patches.
+        split: who is in which pool.
+        class_weights: balanced weights of the labelled training pixels, float32 [C].
+        stream: training batches.
+        validation: all validation patches.
+        training: a fixed sample of the labelled training patches, as many as in validation.
+    """
+
+    classes: ClassMap
+    index: PatchIndex
+    split: Split
+    class_weights: torch.Tensor
+    stream: TrainingStream
+    validation: EvaluationBatches
+    training: EvaluationBatches
+
+
+def load_data(
+    options: DataOptions, run: RunOptions, *, batch_size: int, device: torch.device
+) -> RunData:
+    """Scans, inspects, splits and prints what was found; see the parts for the errors."""
+    classes = options.load_classes()
+    assert options.data_root is not None
+    index = scan_patches(options.data_root)
+    if index.orphan_masks:
+        _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
+    lists = {"labeled_files": options.labeled_files, "val_files": options.val_files}
+    masked = masked_patches(index, **lists)
+    step = max(1, len(masked) // _FORMAT_SAMPLES)
+    samples = [index.mask_path(patch) for patch in masked[::step]]
+    reader = MaskReader.resolve(classes, options.mask_format, samples)
+    statistics = inspect_masks(index, masked, reader, skip_bad_files=options.skip_bad_files)
+    for reason in statistics.bad_files.values():
+        _LOGGER.warning("skipped a bad file: %s", reason)
+    split = split_patches(
+        index,
+        statistics.counts,
+        **lists,
+        val_fraction=options.val_split,
+        seed=run.seed,
+        excluded=tuple(statistics.bad_files),
+    )
+    pixels = statistics.counts[split.labeled].sum(axis=0)
+    weights = balanced_weights(pixels)
+    _LOGGER.info("patches under %s\n%s", index.root, split.describe(index))
+    _LOGGER.info("labelled training pixels\n%s", format_balance(classes, pixels, weights))
+    _warn_absent(classes, pixels)
+
+    def patches(which: np.ndarray, mask_reader: MaskReader | None) -> PatchDataset:
+        return PatchDataset(
+            index,
+            which,
+            mask_reader,
+            input_size=options.input_size,
+            skip_bad_files=options.skip_bad_files,
+        )
+
+    loading: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_workers": run.num_workers,
+        "pin_memory": device.type == "cuda",
+    }
+    unlabeled = patches(split.unlabeled, None) if len(split.unlabeled) else None
+    if unlabeled is None:
+        _LOGGER.warning("no unlabelled patch: training is supervised only")
+    sample = sample_patches(split.labeled, len(split.validation), run.seed)
+    return RunData(
+        classes,
+        index,
+        split,
+        torch.tensor(weights, dtype=torch.float32),
+        TrainingStream(patches(split.labeled, reader), unlabeled, seed=run.seed, **loading),
+        EvaluationBatches(patches(split.validation, reader), **loading),
+        EvaluationBatches(patches(sample, reader), **loading),
+    )
+
+
+def _warn_absent(classes: ClassMap, pixels: np.ndarray) -> None:
+    absent = [name for name, count in zip(classes.names, pixels, strict=True) if count == 0]
+    if absent:
+        _LOGGER.warning("no labelled training pixel of: %s", ", ".join(absent))

@@ -1,0 +1,290 @@
+"""Option groups that experiment scripts share; command lines and config.json are made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch.optim import Optimizer
+
+from ignite_salak.classes import ClassMap
+from ignite_salak.models.model_file import ModelSpec
+
+__all__ = [
+    "AugmentationOptions",
+    "DataOptions",
+    "LossOptions",
+    "ModelOptions",
+    "RunOptions",
+    "ScheduleOptions",
+    "SelfTrainingOptions",
+    "from_json",
+    "to_dict",
+]
+
+_Group = TypeVar("_Group")
+
+
+@dataclass
+class DataOptions:
+    """Data."""
+
+    data_root: Path | None = None
+    """Folder with <folder>/images and <folder>/masks."""
+    class_mapping: Path | None = None
+    """CSV of class names and colours (default: DATA_ROOT/class_mapping.csv)."""
+    num_classes: int | None = None
+    """Number of classes, background included; must agree with the class mapping."""
+    labeled_files: Path | None = None
+    """Text file of source images whose masks may be used (default: all that have masks)."""
+    val_files: Path | None = None
+    """Text file of source images for validation (default: --val-split of the labelled ones)."""
+    val_split: float = 0.2
+    """Share of the labelled source images held out for validation."""
+    input_size: int | None = None
+    """Side in pixels to which patches are resized when read (default: as they are)."""
+    mask_format: Literal["auto", "color", "index"] = "auto"
+    """How RGB masks with three equal channels are read."""
+    skip_bad_files: bool = False
+    """Go on without files that cannot be read, and list them."""
+
+    def load_classes(self) -> ClassMap:
+        """Reads the class mapping and compares it with ``num_classes``."""
+        if self.data_root is None:
+            raise ValueError("--data-root is missing (or use --demo)")
+        if not self.data_root.is_dir():
+            raise FileNotFoundError(f"--data-root {self.data_root} is not a folder")
+        path = self.class_mapping or self.data_root / "class_mapping.csv"
+        classes = ClassMap.from_csv(path)
+        if self.num_classes not in (None, classes.num_classes):
+            raise ValueError(
+                f"--num-classes {self.num_classes}, but {path} lists {classes.num_classes}: "
+                f"{', '.join(classes.names)}"
+            )
+        return classes
+
+
+@dataclass
+class ModelOptions:
+    """Model."""
+
+    backbone: str = "resnet50"
+    """resnet18, resnet50, resnet101, mobilenet_v3_large, efficientnet_lite0 or timm/<name>."""
+    output_stride: int = 16
+    """Stride of the encoder's last features: 8 or 16."""
+    num_heads: int = 3
+    """Voting heads."""
+    use_multi_head: bool = True
+    """Use --num-heads heads; otherwise one."""
+    decoder_channels: int = 256
+    """Width of ASPP and decoder; smaller is faster."""
+    pretrained: bool = True
+    """Start from ImageNet weights."""
+    encoder_weights: Path | None = None
+    """File of encoder weights, instead of the download."""
+
+    def spec(self, num_classes: int) -> ModelSpec:
+        """Returns the architecture."""
+        return ModelSpec(
+            num_classes,
+            self.backbone,
+            self.num_heads if self.use_multi_head else 1,
+            self.output_stride,
+            self.decoder_channels,
+        )
+
+
+@dataclass
+class LossOptions:
+    """Losses."""
+
+    use_combined_loss: bool = True
+    """Cross-entropy + Dice + focal; otherwise cross-entropy alone."""
+    ce_weight: float = 0.4
+    """Weight of the cross-entropy."""
+    dice_weight: float = 0.4
+    """Weight of the Dice loss."""
+    focal_weight: float = 0.2
+    """Weight of the focal loss."""
+    use_class_weights: bool = True
+    """Weight cross-entropy and focal loss by class, on labelled patches only."""
+
+    def weights(self) -> dict[str, float]:
+        """Returns the weight of every part."""
+        if not self.use_combined_loss:
+            return {"ce": 1.0}
+        return {"ce": self.ce_weight, "dice": self.dice_weight, "focal": self.focal_weight}
+
+
+@dataclass
+class SelfTrainingOptions:
+    """Self-training."""
+
+    confidence_threshold: float = 0.65
+    """Threshold of classes for which nothing else is known."""
+    use_classwise_threshold: bool = True
+    """Use thresholds per class: of the class mapping, or the V3 guide's by class name."""
+    classwise_thresholds: tuple[str, ...] = ()
+    """Thresholds that override all others, as NAME=VALUE or INDEX=VALUE."""
+    st_loss_weight: float = 1.0
+    """Factor of the self-training loss; 0 switches self-training off."""
+    st_start_iter: int = 500
+    """First iteration with self-training."""
+
+    def thresholds(self, classes: ClassMap) -> list[float]:
+        """Returns the threshold of every class."""
+        overrides = {}
+        for entry in self.classwise_thresholds:
+            name, equals, value = entry.rpartition("=")
+            try:
+                overrides[name] = float(value)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise ValueError(f"--classwise-thresholds {entry!r} is not NAME=VALUE")
+        return classes.resolve_thresholds(
+            self.confidence_threshold, classwise=self.use_classwise_threshold, overrides=overrides
+        )
+
+
+@dataclass
+class AugmentationOptions:
+    """Augmentation."""
+
+    multi_scale: bool = True
+    """One random view size per iteration; otherwise --scale-min."""
+    scale_min: int | None = None
+    """Smallest side of the views in pixels (default: 256, or --input-size)."""
+    scale_max: int | None = None
+    """Largest side of the views in pixels (default: 1.5 times --scale-min)."""
+    random_mirror: bool = True
+    """Flip half of the patches left to right."""
+    random_scale: bool = True
+    """Scale every patch by a random factor and crop it."""
+    random_scale_range: tuple[float, float] = (0.75, 1.5)
+    """Bounds of that factor."""
+
+    def sizes(self, input_size: int | None) -> tuple[int, int]:
+        """Returns the smallest and the largest side of the views."""
+        smallest = self.scale_min or input_size or 256
+        largest = self.scale_max or smallest * 3 // 2
+        if not self.multi_scale:
+            largest = smallest
+        if smallest < 16 or smallest > largest:
+            raise ValueError(
+                f"--scale-min {smallest} and --scale-max {largest}: expected 16 <= min <= max"
+            )
+        return smallest, largest
+
+    def scale_range(self) -> tuple[float, float]:
+        """Returns the bounds of the random factor."""
+        return self.random_scale_range if self.random_scale else (1.0, 1.0)
+
+
+@dataclass
+class ScheduleOptions:
+    """Training."""
+
+    batch_size: int = 8
+    """Labelled patches a batch, and as many unlabelled ones."""
+    num_steps: int = 50000
+    """Iterations."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW."""
+    learning_rate: float = 2.5e-4
+    """Initial learning rate of the encoder."""
+    decoder_lr_factor: float = 10.0
+    """The decoder's learning rate is this many times the encoder's."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    warmup_iters: int = 1000
+    """Iterations of linear warm-up before the cosine."""
+    gradient_clip: float = 10.0
+    """Largest norm of the gradients."""
+    ema_decay: float = 0.9995
+    """Decay of the averaged model, after its ramp."""
+
+    def build_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """Builds the optimizer of parameter groups that bring their learning rates."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
+
+
+@dataclass
+class RunOptions:
+    """Run."""
+
+    checkpoint_dir: Path = Path("checkpoints_v3")
+    """Folder for all files of the run."""
+    restore_from: Path | None = None
+    """Checkpoint to continue from."""
+    overwrite: bool = False
+    """Start anew in a folder that holds another run."""
+    eval_every: int = 500
+    """Iterations between evaluations."""
+    save_pred_every: int = 5000
+    """Iterations between checkpoints that are kept."""
+    save_latest_every: int = 100
+    """Iterations between saves of latest_checkpoint.pth."""
+    log_every: int = 50
+    """Iterations between logged numbers."""
+    early_stop_patience: int | None = None
+    """Stop after this many evaluations without a better mIoU (default: never)."""
+    wandb_project: str | None = None
+    """Weights & Biases project to report to (extra "wandb"; default: none)."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars to CHECKPOINT_DIR/tensorboard."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the network; auto is bf16 on CUDA where it can, else fp32."""
+    num_workers: int = 4
+    """Processes that read patches; 0 reads in the training process."""
+    threads: int = 0
+    """CPU threads of torch; results depend on it (0: torch's own choice)."""
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """Returns options as nested plain values, fit for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(options), default=str))
+
+
+def from_json(kind: type[_Group], path: Path) -> _Group:
+    """Reads the options that a run wrote into its config.json.
+
+    Args:
+        kind: the options dataclass of the script.
+        path: a config.json.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no config.json of that script.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--config {path} does not exist")
+    try:
+        return _from_dict(kind, json.loads(path.read_text(encoding="utf-8"))["options"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"--config {path} is no config.json of this script: {error}") from error
+
+
+def _from_dict(kind: type[_Group], values: dict[str, Any]) -> _Group:
+    hints = typing.get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _from_dict(typing.cast(type, hint), value)
+        elif value is not None and (hint is Path or Path in typing.get_args(hint)):
+            arguments[name] = Path(value)
+        else:
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**arguments)

@@ -1,0 +1,253 @@
+"""V3: DeepLabV3+ with voting heads, CE + Dice + focal loss, confidence pseudo-labels, EMA.
+
+    python -m experiments.train_v3 --demo
+    python -m experiments.train_v3 --data-root DATA
+
+The recipe is that of the V3 quick reference; ``main`` is the composition, from top to bottom.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from ignite.handlers import EarlyStopping
+
+from experiments.console import environment, open_folder, parse, prepare, run_script
+from experiments.data import load_data
+from experiments.options import (
+    AugmentationOptions,
+    DataOptions,
+    LossOptions,
+    ModelOptions,
+    RunOptions,
+    ScheduleOptions,
+    SelfTrainingOptions,
+    to_dict,
+)
+from ignite_salak.augment import RandomGeometry
+from ignite_salak.data.plantation import make_plantation
+from ignite_salak.engines import create_evaluator, create_trainer
+from ignite_salak.events import TrainingEvents
+from ignite_salak.files import write_json
+from ignite_salak.handlers import (
+    BestModelSaver,
+    Checkpoints,
+    EMAUpdater,
+    Evaluation,
+    EvaluationReport,
+    GracefulStop,
+    GradientClipper,
+    Health,
+    History,
+    ProgressBar,
+    RunDescription,
+    STPixelCounter,
+    TensorBoardMonitor,
+    TrainingLog,
+    WarmupCosine,
+    restore,
+)
+from ignite_salak.losses import CombinedLoss
+from ignite_salak.metrics import ClassIoU
+from ignite_salak.models.model_file import save_model
+from ignite_salak.randomness import derive_seed
+from ignite_salak.steps import SelfTrainingStep
+from ignite_salak.steps.device import resolve_precision
+from ignite_salak.steps.self_training import Views
+
+
+@dataclass
+class Options:
+    """Trains V3 on a folder of patches, few of them with masks."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    self_training: SelfTrainingOptions = field(default_factory=SelfTrainingOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    demo: bool = False
+    """Train a small network for about two minutes on a synthetic plantation."""
+
+
+def demo_options() -> Options:
+    """Defaults that fit the synthetic plantation and two CPU cores."""
+    folder = Path("demo_run")
+    return Options(
+        data=DataOptions(data_root=folder / "data"),
+        model=ModelOptions(backbone="resnet18", decoder_channels=64, pretrained=False),
+        self_training=SelfTrainingOptions(st_start_iter=100),
+        augmentation=AugmentationOptions(scale_min=96, scale_max=128),
+        schedule=ScheduleOptions(
+            batch_size=4,
+            num_steps=300,
+            optimizer="adamw",
+            learning_rate=1e-3,
+            decoder_lr_factor=1.0,
+            weight_decay=1e-2,
+            warmup_iters=20,
+            ema_decay=0.98,
+        ),
+        run=RunOptions(
+            checkpoint_dir=folder,
+            overwrite=True,
+            eval_every=75,
+            save_pred_every=150,
+            save_latest_every=75,
+            log_every=25,
+            num_workers=0,
+        ),
+        demo=True,
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains, from options to final files."""
+    options = parse(Options, arguments, demo_options() if "--demo" in arguments else None)
+    run, schedule, folder = options.run, options.schedule, options.run.checkpoint_dir
+    device = prepare(run)
+    precision = resolve_precision(run.precision, device)
+
+    # Data
+    if options.demo and options.data.data_root is not None:
+        make_plantation(options.data.data_root)
+    data = load_data(options.data, run, batch_size=schedule.batch_size, device=device)
+    classes = data.classes
+    thresholds = options.self_training.thresholds(classes)
+
+    # Model, losses, step
+    torch.manual_seed(derive_seed(run.seed, "model"))
+    spec = options.model.spec(classes.num_classes)
+    model = spec.build(
+        pretrained=options.model.pretrained, weights_file=options.model.encoder_weights
+    )
+    model = model.to(device).to(memory_format=torch.channels_last)
+    optimizer = schedule.build_optimizer(
+        model.parameter_groups(schedule.learning_rate, schedule.decoder_lr_factor)
+    )
+    class_weights = data.class_weights if options.loss.use_class_weights else None
+    step = SelfTrainingStep(
+        model,
+        optimizer,
+        CombinedLoss(options.loss.weights(), class_weights).to(device),
+        CombinedLoss(options.loss.weights()).to(device),
+        thresholds=thresholds,
+        views=Views(
+            RandomGeometry(options.augmentation.random_mirror, options.augmentation.scale_range()),
+            options.augmentation.sizes(options.data.input_size),
+            run.seed,
+        ),
+        weight=options.self_training.st_loss_weight,
+        start_iteration=options.self_training.st_start_iter,
+        device=device,
+        precision=precision,
+    )
+
+    # Engines, and what handlers keep
+    trainer = create_trainer(step, seed=run.seed)
+    ema = EMAUpdater(model, schedule.ema_decay)
+    scores = ClassIoU(classes.names, device)
+    evaluator = create_evaluator(ema.model, {"scores": scores}, device=device, precision=precision)
+
+    def save_ema(path: Path, facts: dict[str, Any]) -> None:
+        save_model(path, ema.model, spec, classes, {**facts, "input_size": options.data.input_size})
+
+    best = BestModelSaver(folder / "best_model_ema.pth", save_ema)
+    st_pixels = STPixelCounter(classes.names, device)
+    history = History(folder / "history.csv")
+    health = Health(classes.names, self_training=step.weight > 0)
+    stop = GracefulStop()
+    fixed = {
+        "architecture": asdict(spec),
+        "class list": list(classes.names),
+        "data split": data.split.digest(data.index),
+    }
+    state: dict[str, Any] = {
+        "run": RunDescription(fixed, {**asdict(schedule), "seed": run.seed}),
+        "trainer": trainer,
+        "model": model,
+        "optimizer": optimizer,
+        "ema": ema,
+        "best": best,
+        "st_pixels": st_pixels,
+    }
+
+    # Handlers: the order of these lines is the order in which they run
+    WarmupCosine(optimizer, warmup=schedule.warmup_iters, total=schedule.num_steps).attach(trainer)
+    GradientClipper(model, schedule.gradient_clip).attach(trainer)
+    ema.attach(trainer)
+    st_pixels.attach(trainer)
+    TrainingLog(run.log_every).attach(trainer)
+    ProgressBar("Training V3").attach(trainer)
+    Evaluation(evaluator, data.validation, data.training, every=run.eval_every).attach(trainer)
+    history.attach(trainer)
+    best.attach(trainer)
+    EvaluationReport(classes.names).attach(trainer)
+    health.attach(trainer)
+    if run.tensorboard:
+        TensorBoardMonitor(folder / "tensorboard").attach(trainer)
+    if run.early_stop_patience is not None:
+        state["early_stop"] = EarlyStopping(run.early_stop_patience, _validation_score, trainer)
+        trainer.add_event_handler(TrainingEvents.EVALUATED, state["early_stop"])
+    stop.attach(trainer)
+    checkpoints = Checkpoints(
+        folder, state, latest_every=run.save_latest_every, periodic_every=run.save_pred_every
+    )
+    checkpoints.attach(trainer)
+
+    # Resume, run, final files
+    if run.restore_from is not None:
+        data.stream.start = restore(
+            run.restore_from, state, total=schedule.num_steps, device=device
+        )
+    open_folder(run)
+    write_json(
+        folder / "config.json",
+        {
+            "options": to_dict(options),
+            "classes": classes.to_dict(),
+            "thresholds": dict(zip(classes.names, thresholds, strict=True)),
+            "class_weights": dict(zip(classes.names, data.class_weights.tolist(), strict=True)),
+            "sources": data.split.sources(data.index),
+            "environment": environment(device),
+        },
+    )
+    if data.stream.start >= schedule.num_steps:
+        print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
+    else:
+        trainer.run(data.stream, max_epochs=1, epoch_length=schedule.num_steps)
+    if stop.signal_name is not None:
+        print(
+            f"stopped by {stop.signal_name} at iteration {trainer.state.iteration}; continue with "
+            f"--restore-from {checkpoints.latest}"
+        )
+        return
+    facts = {"iteration": trainer.state.iteration, "input_size": options.data.input_size}
+    save_model(folder / "final_model_ema.pth", ema.model, spec, classes, facts)
+    save_model(folder / "final_model.pth", model, spec, classes, facts)
+    print(f"best validation mIoU {best.score:.4f} at iteration {best.iteration}: {best.path}")
+    if options.demo:
+        print(_YOUR_OWN_DATA)
+
+
+_YOUR_OWN_DATA = """\
+Train on your own patches, once they lie in DATA/<folder>/images and DATA/<folder>/masks:
+  python -m experiments.train_v3 --data-root DATA --class-mapping DATA/class_mapping.csv \
+--checkpoint-dir checkpoints_v3"""
+
+
+def _validation_score(engine: Engine) -> float:
+    score = engine.state.evaluation.validation["mIoU"]
+    return -math.inf if math.isnan(score) else score
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, None))

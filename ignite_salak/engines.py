@@ -1,0 +1,78 @@
+"""Trainer and evaluator: ignite engines that only run a step; handlers do the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from torch import Tensor, nn
+
+from ignite_salak.events import TrainingEvents
+from ignite_salak.randomness import derive_seed
+from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.voting import vote
+
+__all__ = ["create_evaluator", "create_trainer"]
+
+
+def create_trainer(
+    step: Callable[[Engine, dict[str, Any]], dict[str, Tensor]], *, seed: int = 0
+) -> Engine:
+    """Creates an engine that runs ``step`` and can fire ``TrainingEvents``.
+
+    Every iteration begins with torch's generators seeded from (seed, iteration), so dropout does
+    not depend on what ran before.
+
+    Args:
+        step: called with (engine, batch); returns detached tensors by name.
+        seed: seed of the run.
+
+    Example:
+        >>> trainer = create_trainer(step, seed=0)
+        >>> WarmupCosine(optimizer, warmup=1000, total=50000).attach(trainer)
+        >>> EMAUpdater(model).attach(trainer)
+        >>> trainer.run(stream, max_epochs=1, epoch_length=50000)
+    """
+    trainer = Engine(step)
+    trainer.register_events(*TrainingEvents)
+
+    def reseed(engine: Engine) -> None:
+        torch.manual_seed(derive_seed(seed, engine.state.iteration, "iteration"))
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, reseed)
+    return trainer
+
+
+def create_evaluator(
+    model: nn.Module,
+    metrics: Mapping[str, Metric],
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> Engine:
+    """Creates an engine that votes on whole patches at their own size.
+
+    Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W]}``.
+
+    Args:
+        model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1.
+        metrics: metrics by name; they see the output.
+        device: where the model is.
+        precision: "fp32" or "bf16".
+    """
+
+    @torch.no_grad()
+    def evaluate(engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
+        model.eval()
+        with autocast(device, precision):
+            logits = model(image_to_device(batch["image"], device))
+        target = batch["mask"].to(device, non_blocking=True).long()
+        return {"pred": vote(logits).argmax(dim=1), "target": target}
+
+    evaluator = Engine(evaluate)
+    for name, metric in metrics.items():
+        metric.attach(evaluator, name)
+    return evaluator

@@ -1,0 +1,37 @@
+"""Handlers that attach to a trainer, one concept each."""
+
+from ignite_salak.handlers.best_model import BestModelSaver
+from ignite_salak.handlers.checkpoints import Checkpoints, RunDescription, restore
+from ignite_salak.handlers.ema import EMAUpdater, ema_decay
+from ignite_salak.handlers.evaluation import Evaluation, EvaluationResult
+from ignite_salak.handlers.graceful_stop import GracefulStop
+from ignite_salak.handlers.gradient_clipper import GradientClipper
+from ignite_salak.handlers.health import Health
+from ignite_salak.handlers.history import History
+from ignite_salak.handlers.lr_schedule import WarmupCosine, warmup_cosine_factor
+from ignite_salak.handlers.monitors import TensorBoardMonitor
+from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
+from ignite_salak.handlers.st_pixels import STPixelCounter
+from ignite_salak.handlers.training_log import TrainingLog
+
+__all__ = [
+    "BestModelSaver",
+    "Checkpoints",
+    "EMAUpdater",
+    "Evaluation",
+    "EvaluationReport",
+    "EvaluationResult",
+    "GracefulStop",
+    "GradientClipper",
+    "Health",
+    "History",
+    "ProgressBar",
+    "RunDescription",
+    "STPixelCounter",
+    "TensorBoardMonitor",
+    "TrainingLog",
+    "WarmupCosine",
+    "ema_decay",
+    "restore",
+    "warmup_cosine_factor",
+]

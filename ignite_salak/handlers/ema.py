@@ -1,0 +1,94 @@
+"""Exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.base import Serializable
+from ignite.engine import Engine, Events
+from torch import nn
+
+from ignite_salak.events import TrainingEvents
+
+__all__ = ["EMAUpdater", "ema_decay"]
+
+
+def ema_decay(update: int, decay: float) -> float:
+    """Decay of one update: min(1 - 1 / (update + 1), decay).
+
+    The ramp makes the average a plain mean at first, so that initial weights do not linger
+    (Tarvainen and Valpola 2017, arXiv:1703.01780, as they implemented it).
+
+    Args:
+        update: updates made before this one, from 0; the first one copies the model.
+        decay: decay after the ramp.
+    """
+    return min(1.0 - 1.0 / (update + 1), decay)
+
+
+class EMAUpdater(Serializable):
+    """Keeps an averaged copy of a model: parameters and floating-point buffers.
+
+    The copy shares no memory with the model; integer buffers are copied.
+
+    Args:
+        model: the model that is trained.
+        decay: decay after the ramp.
+
+    Attributes:
+        model: the averaged copy, in evaluation mode, without gradients.
+        updates: updates made so far.
+
+    Raises:
+        ValueError: ``decay`` is not in [0, 1).
+
+    Example:
+        >>> ema = EMAUpdater(model, decay=0.9995)
+        >>> ema.attach(trainer)
+        >>> evaluator = create_evaluator(ema.model, metrics)
+    """
+
+    _state_dict_all_req_keys = ("model", "updates")
+
+    def __init__(self, model: nn.Module, decay: float = 0.9995) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"--ema-decay {decay} is not in [0, 1)")
+        self.source = model
+        self.decay = decay
+        self.updates = 0
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def attach(self, engine: Engine) -> None:
+        """Averages after every optimizer step and reports the decay after the iteration."""
+        engine.add_event_handler(TrainingEvents.OPTIMIZER_STEPPED, self.update)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._report)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the model's present weights."""
+        weight = 1.0 - ema_decay(self.updates, self.decay)
+        averaged, current = self.model.state_dict(), self.source.state_dict()
+        floating = [name for name, value in averaged.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [averaged[name] for name in floating], [current[name] for name in floating], weight
+        )
+        for name in averaged.keys() - set(floating):
+            averaged[name].copy_(current[name])
+        self.updates += 1
+
+    def _report(self, engine: Engine) -> None:
+        engine.state.output["ema_decay"] = ema_decay(max(0, self.updates - 1), self.decay)
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """Returns the averaged weights and the number of updates."""
+        return OrderedDict(model=self.model.state_dict(), updates=self.updates)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self.model.load_state_dict(state_dict["model"])
+        self.updates = int(state_dict["updates"])

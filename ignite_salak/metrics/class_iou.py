@@ -1,0 +1,106 @@
+"""Per-class IoU and everything else that follows from one confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+from torch import Tensor
+
+from ignite_salak.classes import BACKGROUND, IGNORE_INDEX
+
+__all__ = ["ClassIoU", "scores_from_confusion"]
+
+
+def scores_from_confusion(confusion: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Computes the scores of a segmentation.
+
+    Args:
+        confusion: pixel counts, int64 [C, C], rows are the truth and columns the prediction.
+        names: class names, the background first.
+
+    Returns:
+        "mIoU" (mean over the classes without the background), "mIoU_with_background", "accuracy"
+        (of all pixels), and "IoU/<name>", "precision/<name>", "recall/<name>", "F1/<name>".
+        Values without a pixel to count are NaN and leave the means: the IoU of a class that occurs
+        neither in truth nor in prediction, the precision of one never predicted, the recall of
+        one that is not there.
+    """
+    matrix = confusion.double().cpu()
+    hits, truth, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
+    iou = hits / (truth + predicted - hits)
+    per_class = {
+        "IoU": iou,
+        "precision": hits / predicted,
+        "recall": hits / truth,
+        "F1": 2 * hits / (truth + predicted),
+    }
+    foreground = torch.arange(len(names)) != BACKGROUND
+    scores = {
+        "mIoU": iou[foreground].nanmean().item(),
+        "mIoU_with_background": iou.nanmean().item(),
+        "accuracy": (hits.sum() / matrix.sum()).item(),
+    }
+    for score, values in per_class.items():
+        scores |= {f"{score}/{name}": v for name, v in zip(names, values.tolist(), strict=True)}
+    return scores
+
+
+class ClassIoU(Metric):
+    """Sums one confusion matrix over batches and ranks; no prediction is kept.
+
+    ``update`` takes ``{"pred": integer [B, H, W], "target": integer [B, H, W]}``; target 255 is
+    ignored. ``compute`` returns ``scores_from_confusion``.
+
+    Args:
+        names: class names, the background first.
+        device: where the matrix is summed.
+
+    Attributes:
+        confusion: int64 [C, C], rows are the truth, of this rank since the last reset.
+
+    Example:
+        >>> evaluator = create_evaluator(model, {"scores": ClassIoU(classes.names)})
+        >>> evaluator.run(batches).metrics["scores"]["mIoU"]
+    """
+
+    required_output_keys = ("pred", "target")
+    _state_dict_all_req_keys = ("confusion",)
+
+    def __init__(self, names: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self.names = tuple(names)
+        super().__init__(device=device)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        """Forgets all counts."""
+        classes = len(self.names)
+        self.confusion = torch.zeros(classes, classes, dtype=torch.long, device=self._device)
+
+    @reinit__is_reduced
+    def update(self, output: Any) -> None:
+        """Counts one batch.
+
+        Raises:
+            ValueError: a target is neither a class nor 255, or the shapes differ.
+        """
+        pred, target = (value.to(self._device).long() for value in output)
+        if pred.shape != target.shape:
+            raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
+        classes = len(self.names)
+        counted = target != IGNORE_INDEX
+        pred, target = pred[counted], target[counted]
+        outside = (target < 0) | (target >= classes) | (pred < 0) | (pred >= classes)
+        if outside.any():
+            pair = f"target {int(target[outside][0])} predicted as {int(pred[outside][0])}"
+            raise ValueError(f"{pair}: not among {classes} classes; only {IGNORE_INDEX} is ignored")
+        counts = torch.bincount(target * classes + pred, minlength=classes**2)
+        self.confusion += counts.view(classes, classes)
+
+    @sync_all_reduce("confusion")
+    def compute(self) -> dict[str, float]:
+        """Returns the scores of all batches since the last reset."""
+        return scores_from_confusion(self.confusion, self.names)

@@ -1,0 +1,115 @@
+"""A trained model in one file, with its architecture and its class list."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ignite_salak.classes import ClassMap
+from ignite_salak.files import write_whole
+from ignite_salak.models.deeplabv3plus import DeepLabV3Plus
+from ignite_salak.models.encoders import build_encoder
+
+__all__ = ["ModelSpec", "SavedModel", "load_model", "save_model"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What it takes to build a network.
+
+    Attributes:
+        num_classes: classes, the background included.
+        backbone: name for ``build_encoder``.
+        num_heads: voting heads.
+        output_stride: stride of the encoder's last features, 8 or 16.
+        decoder_channels: width of ASPP and decoder.
+    """
+
+    num_classes: int
+    backbone: str = "resnet50"
+    num_heads: int = 3
+    output_stride: int = 16
+    decoder_channels: int = 256
+
+    def build(self, *, pretrained: bool = False, weights_file: Path | None = None) -> DeepLabV3Plus:
+        """Builds the network; see ``build_encoder`` for the encoder's weights and the errors."""
+        encoder = build_encoder(
+            self.backbone,
+            output_stride=self.output_stride,
+            pretrained=pretrained,
+            weights_file=weights_file,
+        )
+        return DeepLabV3Plus(
+            encoder,
+            self.num_classes,
+            num_heads=self.num_heads,
+            decoder_channels=self.decoder_channels,
+        )
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What ``load_model`` returns.
+
+    Attributes:
+        model: the network in evaluation mode.
+        spec: its architecture.
+        classes: its class list.
+        facts: whatever else was saved, such as "iteration", "scores" and "input_size".
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    classes: ClassMap
+    facts: dict[str, Any]
+
+
+def save_model(
+    path: Path, model: nn.Module, spec: ModelSpec, classes: ClassMap, facts: Mapping[str, Any]
+) -> None:
+    """Writes a model file, whole or not at all.
+
+    Args:
+        path: the file, such as ``best_model_ema.pth``.
+        model: built from ``spec``.
+        spec: its architecture.
+        classes: its class list.
+        facts: plain values that travel with it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = {
+        "weights": model.state_dict(),
+        "spec": asdict(spec),
+        "classes": classes.to_dict(),
+        "facts": dict(facts),
+    }
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> SavedModel:
+    """Reads a model file; nothing but the file is needed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no model file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"model file {path} does not exist")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        spec = ModelSpec(**content["spec"])
+        model = spec.build().to(device).eval()
+        model.load_state_dict(content["weights"])
+        classes = ClassMap.from_dict(content["classes"])
+        return SavedModel(model, spec, classes, dict(content["facts"]))
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is no model file of ignite_salak: {reason}") from error

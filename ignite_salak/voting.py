@@ -1,0 +1,60 @@
+"""What several heads say together; nothing here waits for the GPU.
+
+Shape legend: N heads, B batch, C classes, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["disagreement", "vote"]
+
+
+def vote(logits_NBCHW: torch.Tensor) -> torch.Tensor:
+    """Averages the heads' probabilities: mean over N of softmax over C.
+
+    Args:
+        logits_NBCHW: floating point [N, B, C, H, W].
+
+    Returns:
+        float32 [B, C, H, W] that sums to one over C, whatever the dtype of the logits and
+        whether or not autocast is on.
+
+    Raises:
+        ValueError: not five dimensions.
+    """
+    _check_logits(logits_NBCHW)
+    return logits_NBCHW.float().softmax(dim=2).mean(dim=0)
+
+
+def disagreement(logits_NBCHW: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Computes the share of pixels on which not all heads prefer the same class.
+
+    Below 0.005 the heads have collapsed into one.
+
+    Args:
+        logits_NBCHW: floating point [N, B, C, H, W].
+        valid: bool [B, H, W], the pixels to count; all by default.
+
+    Returns:
+        float32 0-d tensor in [0, 1]; 0 for one head, and where no pixel is valid.
+
+    Raises:
+        ValueError: a shape or the mask's dtype is wrong.
+    """
+    _check_logits(logits_NBCHW)
+    votes_NBHW = logits_NBCHW.argmax(dim=2)
+    if valid is None:
+        valid = torch.ones_like(votes_NBHW[0], dtype=torch.bool)
+    elif valid.dtype != torch.bool or valid.shape != votes_NBHW.shape[1:]:
+        raise ValueError(
+            f"valid mask of {valid.dtype} {tuple(valid.shape)}, "
+            f"expected torch.bool {tuple(votes_NBHW.shape[1:])}"
+        )
+    split_BHW = (votes_NBHW != votes_NBHW[:1]).any(dim=0)
+    return (split_BHW & valid).sum() / valid.sum().clamp(min=1)
+
+
+def _check_logits(logits_NBCHW: torch.Tensor) -> None:
+    if logits_NBCHW.ndim != 5:
+        raise ValueError(f"logits of shape {tuple(logits_NBCHW.shape)}, expected [N, B, C, H, W]")
