@@ -155,8 +155,8 @@ def _write(
     for row, column, tile in tiles:
         image = Image.fromarray(tile)
         if palette is not None:
-            image = image.convert("L")
-            image.putpalette(palette.tobytes())
+            # A palette of 256 colours, or PNG stores fewer bits than the label 255 needs.
+            image.putpalette(palette.tobytes() + bytes(3 * (256 - len(palette))))
         image.save(folder / f"{stem}_patch_{row:03d}_{column:03d}.png", compress_level=3)
         count += 1
     return count
