@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["write_json", "write_whole"]
+import torch
+
+__all__ = ["read_tensors", "write_json", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -43,3 +47,27 @@ def write_json(path: Path, values: Any) -> None:
     """Writes indented UTF-8 JSON, whole or not at all."""
     text = json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n"
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def read_tensors(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """Reads a mapping that ``torch.save`` wrote; runs no code of the file.
+
+    Args:
+        path: the file.
+        device: where the tensors go.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file, or a damaged one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no file of torch.save, or a damaged one")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no mapping but a {type(content).__name__}")
+    return content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, global_step_from_engine
 from ignite.handlers.checkpoint import BaseSaveHandler
 
-from ignite_salak.files import write_whole
+from ignite_salak.files import read_tensors, write_whole
 
 __all__ = ["Checkpoints", "RunDescription", "restore"]
 
@@ -135,17 +134,11 @@ def restore(
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, a damaged one, or one of another run.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"--restore-from {path} does not exist")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"--restore-from {path} is no readable checkpoint: {reason}") from error
-    missing = sorted(set(to_load) - set(checkpoint)) if isinstance(checkpoint, dict) else ["run"]
+    checkpoint = read_tensors(path, device)
+    missing = sorted(set(to_load) - set(checkpoint))
     if missing:
         raise ValueError(
-            f"--restore-from {path} is no checkpoint to continue from: it lacks "
+            f"{path} is no checkpoint to continue from: it lacks "
             f"{', '.join(missing)}; give a latest_checkpoint.pth or checkpoint_<iteration>.pth"
         )
     try:
@@ -154,7 +147,7 @@ def restore(
         Checkpoint.load_objects(to_load, checkpoint)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--restore-from {path} does not fit this run: {reason}") from error
+        raise ValueError(f"checkpoint {path} does not fit this run: {reason}") from error
     return int(checkpoint["trainer"]["iteration"])
 
 

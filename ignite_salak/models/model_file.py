@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from ignite_salak.classes import ClassMap
-from ignite_salak.files import write_whole
+from ignite_salak.files import read_tensors, write_whole
 from ignite_salak.models.deeplabv3plus import DeepLabV3Plus
 from ignite_salak.models.encoders import build_encoder
 
@@ -101,15 +100,13 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> SavedModel:
         FileNotFoundError: there is no such file.
         ValueError: it is no model file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"model file {path} does not exist")
+    content = read_tensors(path, device)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
         spec = ModelSpec(**content["spec"])
         model = spec.build().to(device).eval()
         model.load_state_dict(content["weights"])
         classes = ClassMap.from_dict(content["classes"])
         return SavedModel(model, spec, classes, dict(content["facts"]))
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is no model file of ignite_salak: {reason}") from error

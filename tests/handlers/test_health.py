@@ -1,0 +1,75 @@
+"""Bad signs become warnings, once, with a way out."""
+
+import math
+
+import pytest
+
+from ignite_salak.engines import create_trainer
+from ignite_salak.handlers import EvaluationResult, Health
+
+NAMES = ("background", "water", "crop")
+GOOD = {"loss": 0.5, "ce": 0.3, "dice": 0.2, "st_px": 30000.0}
+
+
+def logged(iteration, **values):
+    trainer = create_trainer(lambda engine, batch: {})
+    trainer.state.iteration = iteration
+    trainer.state.metrics = {**GOOD, **values}
+    return trainer
+
+
+def evaluated(iteration, gap=0.0, **iou):
+    scores = {"mIoU": 0.5, **{f"IoU/{name}": iou.get(name, 0.5) for name in NAMES}}
+    trainer = create_trainer(lambda engine, batch: {})
+    trainer.state.evaluation = EvaluationResult(iteration, scores, {"mIoU": 0.5 + gap})
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("engine", "sign", "words"),
+    [
+        (logged(2000, st_px=999.0), "st_px", "--classwise-thresholds"),
+        (logged(10000, ce=1.01), "ce", "not learning"),
+        (logged(10000, dice=0.51), "dice", "segmentation"),
+    ],
+)
+def test_training_signs(engine, sign, words, caplog):
+    health = Health(NAMES)
+    health.check_training(engine)
+    health.check_training(engine)
+    assert list(health.warnings) == [sign]
+    assert words in health.warnings[sign]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "sign"),
+    [(evaluated(2000, gap=0.11), "gap"), (evaluated(2000, water=0.0), "class 1")],
+)
+def test_evaluation_signs(engine, sign):
+    health = Health(NAMES)
+    health.check_evaluation(engine)
+    assert list(health.warnings) == [sign]
+
+
+def test_good_signs_and_early_iterations_are_silent():
+    health = Health(NAMES)
+    health.check_training(logged(20000))
+    health.check_training(logged(1999, st_px=0.0))
+    health.check_training(logged(9999, ce=5.0, dice=0.9))
+    health.check_evaluation(evaluated(20000, gap=0.09))
+    health.check_evaluation(evaluated(1999, gap=0.5, water=0.0))
+    health.check_evaluation(evaluated(20000, background=0.0, water=math.nan))
+    assert health.warnings == {}
+
+
+def test_few_st_pixels_are_no_sign_without_self_training():
+    health = Health(NAMES, self_training=False)
+    health.check_training(logged(20000, st_px=0.0))
+    assert health.warnings == {}
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(loss):
+    with pytest.raises(FloatingPointError, match="--learning-rate"):
+        Health(NAMES).check_training(logged(100, loss=loss))

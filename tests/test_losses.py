@@ -1,0 +1,131 @@
+"""Losses against hand-computed numbers and torch's own."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ignite_salak.losses import CombinedLoss, cross_entropy, dice_loss, focal_loss
+
+LOSS_WEIGHTS = {"ce": 0.4, "dice": 0.4, "focal": 0.2}
+
+
+def random_case(classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, 8, 8, generator=generator)
+    target = torch.randint(0, classes, (2, 8, 8), generator=generator)
+    target[:, :2] = 255
+    return logits, target
+
+
+@pytest.mark.parametrize("weights", [{"cross": 1.0}, {"ce": -1.0}, {"ce": 0.0, "dice": 0.0}])
+def test_bad_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="loss"):
+        CombinedLoss(weights)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_equals_torch(weighted):
+    logits, target = random_case()
+    class_weights = torch.tensor([0.1, 3.0, 1.0, 65.8, 0.5]) if weighted else None
+    expected = functional.cross_entropy(logits, target, class_weights, ignore_index=255)
+    ours = cross_entropy(logits.log_softmax(1), target, class_weights)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_focal_loss_by_hand():
+    probabilities = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1)
+    target = torch.zeros(1, 1, 1, dtype=torch.long)
+    expected = 0.1**2 * -math.log(0.9)
+    assert focal_loss(probabilities.log(), target).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_focal_loss_weights_hard_pixels_by_class():
+    probabilities = torch.tensor([[0.9, 0.6], [0.1, 0.4]]).view(1, 2, 1, 2)
+    target = torch.tensor([[[0, 1]]])
+    weights = torch.tensor([1.0, 3.0])
+    parts = [0.1**2 * -math.log(0.9), 3.0 * 0.6**2 * -math.log(0.4)]
+    ours = focal_loss(probabilities.log(), target, weights)
+    assert ours.item() == pytest.approx(sum(parts) / 4.0, rel=1e-4)
+
+
+def test_dice_by_hand():
+    # Class 0 has pixels a and b, class 1 pixel c; pixel d is ignored.
+    p0 = torch.tensor([0.8, 0.6, 0.3, 0.5])
+    log_p = torch.stack([p0, 1 - p0]).view(1, 2, 1, 4).log()
+    target = torch.tensor([[[0, 0, 1, 255]]])
+    dice0 = 2 * (0.8 + 0.6) / ((0.8 + 0.6 + 0.3) + 2)
+    dice1 = 2 * 0.7 / ((0.2 + 0.4 + 0.7) + 1)
+    expected = 1 - (dice0 + dice1) / 2
+    assert dice_loss(log_p, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_is_over_the_batch_and_an_absent_class_adds_nothing():
+    # Perfect prediction of two classes of five: with the three absent ones counted it would be 0.6.
+    target = torch.tensor([[[0, 0]], [[1, 1]]])
+    logits = torch.full((2, 5, 1, 2), -50.0).scatter_(1, target[:, None], 50.0)
+    assert dice_loss(logits.log_softmax(1), target).item() == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_target_that_is_all_ignored_is_finite_and_has_zero_gradient(weighted):
+    class_weights = torch.rand(5) if weighted else None
+    logits = torch.randn(3, 2, 5, 4, 4, requires_grad=True)
+    parts = CombinedLoss(LOSS_WEIGHTS, class_weights)(logits, torch.full((2, 4, 4), 255))
+    assert {name: value.item() for name, value in parts.items()} == dict.fromkeys(parts, 0.0)
+    parts["total"].backward()
+    assert logits.grad.abs().max() == 0
+
+
+def test_ignored_pixels_do_not_matter():
+    logits, target = random_case()
+    changed = logits.clone()
+    changed[:, :, :2] = 100 * torch.randn(2, 5, 2, 8)
+    loss = CombinedLoss(LOSS_WEIGHTS, torch.rand(5))
+    before, after = loss(logits[None], target), loss(changed[None], target)
+    for name in before:
+        assert before[name].item() == pytest.approx(after[name].item(), rel=1e-6)
+
+
+def test_parts_are_named_and_summed():
+    logits, target = random_case()
+    parts = CombinedLoss(LOSS_WEIGHTS)(logits[None], target)
+    assert set(parts) == {"ce", "dice", "focal", "total"}
+    assert parts["total"].item() == pytest.approx(
+        sum(weight * parts[name].item() for name, weight in LOSS_WEIGHTS.items()), rel=1e-6
+    )
+    assert set(CombinedLoss({"ce": 1.0, "dice": 0.0})(logits[None], target)) == {"ce", "total"}
+
+
+def test_every_head_has_a_loss_of_its_own():
+    # Two heads that are wrong in opposite ways average to a fair vote, but each is punished.
+    target = torch.zeros(1, 1, 1, dtype=torch.long)
+    right, wrong = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 4.0])
+    logits = torch.stack([right, wrong]).view(2, 1, 2, 1, 1)
+    loss = CombinedLoss({"ce": 1.0})
+    averaged = loss(logits.mean(0, keepdim=True), target)["ce"].item()
+    expected = -(right.log_softmax(0)[0] + wrong.log_softmax(0)[0]).item() / 2
+    assert loss(logits, target)["ce"].item() == pytest.approx(expected, rel=1e-6)
+    assert expected > averaged + 1
+
+
+def test_float32_under_bfloat16_logits():
+    logits, target = random_case()
+    total = CombinedLoss(LOSS_WEIGHTS)(logits[None].bfloat16(), target)["total"]
+    exact = CombinedLoss(LOSS_WEIGHTS)(logits[None], target)["total"]
+    assert total.dtype == torch.float32
+    assert total.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_descends():
+    torch.manual_seed(0)
+    _, target = random_case()
+    logits = torch.zeros(2, 2, 5, 8, 8, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.5)
+    loss = CombinedLoss(LOSS_WEIGHTS)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss(logits, target)["total"].backward()
+        optimizer.step()
+    assert loss(logits, target)["total"].item() < 0.05
