@@ -17,7 +17,7 @@ import tyro
 
 from experiments.options import RunOptions, from_json
 
-__all__ = ["environment", "open_folder", "parse", "prepare", "run_script"]
+__all__ = ["environment", "parse", "prepare", "run_script"]
 
 _Options = TypeVar("_Options")
 _PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
@@ -78,11 +78,17 @@ def parse(
 
 
 def prepare(options: RunOptions) -> torch.device:
-    """Sets torch's threads, and chooses the device.
+    """Refuses a folder that holds another run, sets torch's threads, and chooses the device.
 
     Raises:
-        ValueError: the device does not exist.
+        FileExistsError: the folder holds a run that is not the one to continue.
+        ValueError: the device does not exist, or a number is negative.
     """
+    _refuse_occupied(options)
+    if options.threads < 0 or options.num_workers < 0:
+        raise ValueError(
+            f"--threads {options.threads} and --num-workers {options.num_workers}: not below 0"
+        )
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     name = options.device
@@ -99,22 +105,14 @@ def prepare(options: RunOptions) -> torch.device:
     return device
 
 
-def open_folder(run: RunOptions) -> None:
-    """Makes the run's folder, but not over another run.
-
-    Raises:
-        FileExistsError: the folder holds a run that is not the one to continue.
-    """
+def _refuse_occupied(run: RunOptions) -> None:
     folder = run.checkpoint_dir
-    continues = (
-        run.restore_from is not None and run.restore_from.resolve().parent == folder.resolve()
-    )
-    if (folder / "config.json").exists() and not continues and not run.overwrite:
+    restored = run.restore_from.resolve().parent if run.restore_from else None
+    if (folder / "config.json").exists() and restored != folder.resolve() and not run.overwrite:
         raise FileExistsError(
             f"{folder} already holds a run: continue it by --restore-from "
             f"{folder / 'latest_checkpoint.pth'}, or give another --checkpoint-dir, or --overwrite"
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

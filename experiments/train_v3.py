@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import EarlyStopping
 
-from experiments.console import environment, open_folder, parse, prepare, run_script
+from experiments.console import environment, parse, prepare, run_script
 from experiments.data import load_data
 from experiments.options import (
     AugmentationOptions,
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str]) -> None:
     st_pixels = STPixelCounter(classes.names, device)
     history = History(folder / "history.csv")
     health = Health(classes.names, self_training=step.weight > 0)
+    progress = ProgressBar("Training V3")
     stop = GracefulStop()
     fixed = {
         "architecture": asdict(spec),
@@ -186,7 +188,7 @@ def main(arguments: Sequence[str]) -> None:
     ema.attach(trainer)
     st_pixels.attach(trainer)
     TrainingLog(run.log_every).attach(trainer)
-    ProgressBar("Training V3").attach(trainer)
+    progress.attach(trainer)
     Evaluation(evaluator, data.validation, data.training, every=run.eval_every).attach(trainer)
     history.attach(trainer)
     best.attach(trainer)
@@ -208,7 +210,7 @@ def main(arguments: Sequence[str]) -> None:
         data.stream.start = restore(
             run.restore_from, state, total=schedule.num_steps, device=device
         )
-    open_folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "config.json",
         {
@@ -223,7 +225,8 @@ def main(arguments: Sequence[str]) -> None:
     if data.stream.start >= schedule.num_steps:
         print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
     else:
-        trainer.run(data.stream, max_epochs=1, epoch_length=schedule.num_steps)
+        with closing(progress):
+            trainer.run(data.stream, max_epochs=1, epoch_length=schedule.num_steps)
     if stop.signal_name is not None:
         print(
             f"stopped by {stop.signal_name} at iteration {trainer.state.iteration}; continue with "

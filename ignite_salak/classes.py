@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ class ClassMap:
         """Reads a class list, one class a line, in the order of the class indices.
 
         Accepted lines: ``name,R G B``, ``name,R,G,B`` and ``name R G B``, with ``,`` or ``;``
-        between the columns, with or without a header, optionally followed by a column
-        ``confidence_threshold``.
+        between the columns, optionally followed by a column ``confidence_threshold``. The first
+        line may be a header, a line without digits; lines that begin with ``#`` are comments.
 
         Args:
             path: UTF-8 text file, with or without byte order mark.
@@ -105,17 +105,16 @@ class ClassMap:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"class mapping {path} is not UTF-8 text: {error}") from error
-        delimiter = ";" if ";" in text else ","
         rows = []
-        for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
-            cells = [cell.strip() for cell in row]
-            if not any(cells) or cells[0].startswith("#"):
-                continue
+        header_seen = False
+        for number, cells in _table(path, text):
             try:
                 rows.append(_parse_row(cells))
             except ValueError as error:
-                if not rows and not any(char.isdigit() for cell in cells for char in cell):
-                    continue  # a header
+                digits = any(char.isdigit() for cell in cells for char in cell)
+                if not rows and not header_seen and not digits:
+                    header_seen = True
+                    continue
                 raise ValueError(
                     f"class mapping {path}, line {number}: {error}; "
                     "expected 'name,R G B' with an optional third column confidence_threshold"
@@ -168,7 +167,7 @@ class ClassMap:
 
         Args:
             default: threshold of classes for which nothing else is known.
-            classwise: False gives every class ``default``.
+            classwise: False passes over the class list and the guide.
             overrides: thresholds by class name (any case) or by class index as text.
 
         Returns:
@@ -182,8 +181,8 @@ class ClassMap:
             for index, (name, listed) in enumerate(zip(self.names, self.thresholds, strict=True)):
                 guide = SALAK_THRESHOLDS.get(name.lower(), default)
                 chosen[index] = guide if listed is None else listed
-            for key, value in (overrides or {}).items():
-                chosen[self.index_of(key)] = value
+        for key, value in (overrides or {}).items():
+            chosen[self.index_of(key)] = value
         for name, value in zip(self.names, chosen, strict=True):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"confidence threshold {value} of {name!r} is not between 0 and 1")
@@ -199,6 +198,21 @@ class ClassMap:
         raise ValueError(f"unknown class {key!r}; the classes are {', '.join(self.names)}")
 
 
+def _table(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields line number and cells of every line that is neither empty nor a comment."""
+    lines = text.splitlines()
+    told = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    # Most lines, because a single name may hold a semicolon.
+    delimiter = ";" if 2 * sum(";" in line for line in told) > len(told) else ","
+    try:
+        for number, row in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+            cells = [cell.strip() for cell in row]
+            if any(cells) and not cells[0].startswith("#"):
+                yield number, cells
+    except csv.Error as error:
+        raise ValueError(f"class mapping {path} is not a CSV file: {error}") from error
+
+
 def _parse_row(cells: Sequence[str]) -> tuple[str, tuple[int, int, int], float | None]:
     line = ",".join(cells)
     if len(cells) == 1:
@@ -212,8 +226,10 @@ def _parse_row(cells: Sequence[str]) -> tuple[str, tuple[int, int, int], float |
         raise ValueError(f"no class name and three colour values in {line!r}")
     if not all(value.isdigit() and int(value) <= 255 for value in color):
         raise ValueError(f"colour {' '.join(color)!r} is not three numbers in 0-255")
+    if any(rest[1:]):
+        raise ValueError(f"{rest[1]!r} follows the threshold {rest[0]!r}")
     try:
-        threshold = float(rest[0]) if rest[0] else None
+        threshold = float(rest[0].replace(",", ".")) if rest[0] else None
     except ValueError:
         raise ValueError(f"threshold {rest[0]!r} is not a number") from None
     red, green, blue = (int(value) for value in color)

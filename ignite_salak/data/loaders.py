@@ -41,7 +41,7 @@ class TrainingStream:
         bad_files: reasons of all files passed over so far.
 
     Raises:
-        ValueError: a pool holds fewer patches than a batch.
+        ValueError: a batch has fewer than two patches, or more than a pool.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class TrainingStream:
         self.pools = {"labeled": labeled}
         if unlabeled is not None:
             self.pools["unlabeled"] = unlabeled
-        if batch_size < 1:
-            raise ValueError(f"--batch-size {batch_size} is not at least 1")
+        if batch_size < 2:
+            raise ValueError(
+                f"--batch-size {batch_size} is not at least 2: BatchNorm cannot train on one patch"
+            )
         for name, pool in self.pools.items():
             if batch_size > len(pool):
                 raise ValueError(

@@ -34,8 +34,8 @@ class ProgressBar:
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
         engine.add_event_handler(TrainingEvents.LOGGED, self._show)
-        engine.add_event_handler(Events.TERMINATE, self._close)
-        engine.add_event_handler(Events.COMPLETED, self._close)
+        engine.add_event_handler(Events.TERMINATE, self.close)
+        engine.add_event_handler(Events.COMPLETED, self.close)
 
     def _open(self, engine: Engine) -> None:
         self._bar = tqdm(
@@ -59,7 +59,8 @@ class ProgressBar:
             parts.append(f"ST_px: {values['st_px']:.0f}")
             self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Ends the bar's line; after an exception nobody else does."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
