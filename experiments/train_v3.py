@@ -52,6 +52,7 @@ from ignite_salak.handlers import (
     STPixelCounter,
     TensorBoardMonitor,
     TrainingLog,
+    WandBMonitor,
     WarmupCosine,
     restore,
 )
@@ -196,6 +197,8 @@ def main(arguments: Sequence[str]) -> None:
     health.attach(trainer)
     if run.tensorboard:
         TensorBoardMonitor(folder / "tensorboard").attach(trainer)
+    if run.wandb_project is not None:
+        WandBMonitor(run.wandb_project, to_dict(options), folder).attach(trainer)
     if run.early_stop_patience is not None:
         state["early_stop"] = EarlyStopping(run.early_stop_patience, _validation_score, trainer)
         trainer.add_event_handler(TrainingEvents.EVALUATED, state["early_stop"])

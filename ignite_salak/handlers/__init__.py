@@ -9,7 +9,7 @@ from ignite_salak.handlers.gradient_clipper import GradientClipper
 from ignite_salak.handlers.health import Health
 from ignite_salak.handlers.history import History
 from ignite_salak.handlers.lr_schedule import WarmupCosine, warmup_cosine_factor
-from ignite_salak.handlers.monitors import TensorBoardMonitor
+from ignite_salak.handlers.monitors import ScalarMonitor, TensorBoardMonitor, WandBMonitor
 from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
 from ignite_salak.handlers.st_pixels import STPixelCounter
 from ignite_salak.handlers.training_log import TrainingLog
@@ -28,8 +28,10 @@ __all__ = [
     "ProgressBar",
     "RunDescription",
     "STPixelCounter",
+    "ScalarMonitor",
     "TensorBoardMonitor",
     "TrainingLog",
+    "WandBMonitor",
     "WarmupCosine",
     "ema_decay",
     "restore",

@@ -111,9 +111,10 @@ def test_a_full_disk_keeps_the_previous_checkpoint(shared_plantation, tmp_path, 
     subprocess.run(command(shared_plantation, folder, tiny_flags), check=True, capture_output=True)
     before = digest(folder / "checkpoint_20.pth"), digest(folder / "final_model_ema.pth")
     limited = (
-        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
-        "sys.argv[0] = 'train_v3'; runpy.run_module('experiments.train_v3', run_name='__main__')"
+        "from experiments.console import run_script; from experiments.train_v3 import main; "
+        "sys.exit(run_script(main, sys.argv[1:]))"
     )
     extra = [f"--restore-from={folder / 'checkpoint_20.pth'}"]
     done = subprocess.run(
