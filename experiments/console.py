@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import logging
 import os
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
-from experiments.options import RunOptions, from_json
+from experiments.options import RunOptions, from_json, to_dict
+from ignite_salak.files import write_json
 
-__all__ = ["environment", "parse", "prepare", "run_script"]
+__all__ = ["parse", "prepare", "run_script", "write_config"]
 
 _Options = TypeVar("_Options")
 _PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
@@ -66,11 +68,11 @@ def parse(
         arguments: command-line arguments.
         default: other defaults than those of ``kind``.
     """
-    rest = list(arguments)
-    if "--config" in rest[:-1]:
-        position = rest.index("--config")
-        default = from_json(kind, Path(rest[position + 1]))
-        del rest[position : position + 2]
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
+    known, rest = early.parse_known_args(arguments)
+    if known.config is not None:
+        default = from_json(kind, known.config)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     if default is None:
         return tyro.cli(kind, args=rest, config=config)
@@ -91,6 +93,7 @@ def prepare(options: RunOptions) -> torch.device:
         )
     if options.threads > 0:
         torch.set_num_threads(options.threads)
+    options.threads = torch.get_num_threads()  # what config.json has to say
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,9 +118,19 @@ def _refuse_occupied(run: RunOptions) -> None:
         )
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Returns what a result depends on beside the options: versions, hardware, threads."""
-    return {
+def write_config(folder: Path, options: Any, device: torch.device, facts: dict[str, Any]) -> None:
+    """Writes config.json: what it takes to do the run again, by ``--config``.
+
+    Args:
+        folder: the run's folder, which is made.
+        options: the script's options. A resumed run is described as if never interrupted.
+        device: where it runs.
+        facts: what else there is to know, plain values.
+    """
+    values = to_dict(options)
+    values["run"] |= {"restore_from": None, "overwrite": False}
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -125,8 +138,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
     }
+    write_json(folder / "config.json", {"options": values, **facts, "environment": environment})
 
 
 def _version(package: str) -> str:

@@ -37,17 +37,17 @@ class DataOptions:
     data_root: Path | None = None
     """Folder with <folder>/images and <folder>/masks."""
     class_mapping: Path | None = None
-    """CSV of class names and colours (default: DATA_ROOT/class_mapping.csv)."""
+    """CSV of class names and colours; DATA_ROOT/class_mapping.csv if not given."""
     num_classes: int | None = None
     """Number of classes, background included; must agree with the class mapping."""
     labeled_files: Path | None = None
-    """Text file of source images whose masks may be used (default: all that have masks)."""
+    """Text file of source images whose masks may be used; all if not given."""
     val_files: Path | None = None
-    """Text file of source images for validation (default: --val-split of the labelled ones)."""
+    """Text file of source images for validation, instead of --val-split."""
     val_split: float = 0.2
     """Share of the labelled source images held out for validation."""
     input_size: int | None = None
-    """Side in pixels to which patches are resized when read (default: as they are)."""
+    """Longer side in pixels to which patches are resized when read."""
     mask_format: Literal["auto", "color", "index"] = "auto"
     """How RGB masks with three equal channels are read."""
     skip_bad_files: bool = False
@@ -159,9 +159,9 @@ class AugmentationOptions:
     multi_scale: bool = True
     """One random view size per iteration; otherwise --scale-min."""
     scale_min: int | None = None
-    """Smallest side of the views in pixels (default: 256, or --input-size)."""
+    """Smallest side of the views in pixels; 256, or --input-size, if not given."""
     scale_max: int | None = None
-    """Largest side of the views in pixels (default: 1.5 times --scale-min)."""
+    """Largest side of the views in pixels; 1.5 times --scale-min if not given."""
     random_mirror: bool = True
     """Flip half of the patches left to right."""
     random_scale: bool = True
@@ -235,9 +235,9 @@ class RunOptions:
     log_every: int = 50
     """Iterations between logged numbers."""
     early_stop_patience: int | None = None
-    """Stop after this many evaluations without a better mIoU (default: never)."""
+    """Stop after this many evaluations without a better mIoU."""
     wandb_project: str | None = None
-    """Weights & Biases project to report to (extra "wandb"; default: none)."""
+    """Weights & Biases project to report to (needs the extra wandb)."""
     tensorboard: bool = True
     """Write TensorBoard scalars to CHECKPOINT_DIR/tensorboard."""
     seed: int = 0

@@ -20,7 +20,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import EarlyStopping
 
-from experiments.console import environment, parse, prepare, run_script
+from experiments.console import parse, prepare, run_script, write_config
 from experiments.data import load_data
 from experiments.options import (
     AugmentationOptions,
@@ -36,7 +36,6 @@ from ignite_salak.augment import RandomGeometry
 from ignite_salak.data.plantation import make_plantation
 from ignite_salak.engines import create_evaluator, create_trainer
 from ignite_salak.events import TrainingEvents
-from ignite_salak.files import write_json
 from ignite_salak.handlers import (
     BestModelSaver,
     Checkpoints,
@@ -67,7 +66,11 @@ from ignite_salak.steps.self_training import Views
 
 @dataclass
 class Options:
-    """Trains V3 on a folder of patches, few of them with masks."""
+    """Trains V3 on a folder of patches, few of them with masks.
+
+    --config FILE takes the options of an earlier run's config.json, and later flags win; --debug
+    shows the traceback of an error.
+    """
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -213,18 +216,13 @@ def main(arguments: Sequence[str]) -> None:
         data.stream.start = restore(
             run.restore_from, state, total=schedule.num_steps, device=device
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / "config.json",
-        {
-            "options": to_dict(options),
-            "classes": classes.to_dict(),
-            "thresholds": dict(zip(classes.names, thresholds, strict=True)),
-            "class_weights": dict(zip(classes.names, data.class_weights.tolist(), strict=True)),
-            "sources": data.split.sources(data.index),
-            "environment": environment(device),
-        },
-    )
+    facts = {
+        "classes": classes.to_dict(),
+        "thresholds": dict(zip(classes.names, thresholds, strict=True)),
+        "class_weights": dict(zip(classes.names, data.class_weights.tolist(), strict=True)),
+        "sources": data.split.sources(data.index),
+    }
+    write_config(folder, options, device, facts)
     if data.stream.start >= schedule.num_steps:
         print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
     else:
@@ -236,9 +234,9 @@ def main(arguments: Sequence[str]) -> None:
             f"--restore-from {checkpoints.latest}"
         )
         return
-    facts = {"iteration": trainer.state.iteration, "input_size": options.data.input_size}
-    save_model(folder / "final_model_ema.pth", ema.model, spec, classes, facts)
-    save_model(folder / "final_model.pth", model, spec, classes, facts)
+    ending = {"iteration": trainer.state.iteration, "input_size": options.data.input_size}
+    save_model(folder / "final_model_ema.pth", ema.model, spec, classes, ending)
+    save_model(folder / "final_model.pth", model, spec, classes, ending)
     print(f"best validation mIoU {best.score:.4f} at iteration {best.iteration}: {best.path}")
     if options.demo:
         print(_YOUR_OWN_DATA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import IO, Any
 import torch
 
 __all__ = ["read_tensors", "write_json", "write_whole"]
+
+_RENAME_TRIES = 10
+_RENAME_PAUSE = 0.1  # seconds
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -34,13 +38,25 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _rename(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         # torch.save reports a failed write as RuntimeError.
         if isinstance(error, (OSError, RuntimeError)):
-            raise OSError(f"cannot write {path}, what was there is intact: {error}") from error
+            kind = PermissionError if isinstance(error, PermissionError) else OSError
+            raise kind(f"cannot write {path}, what was there is intact: {error}") from error
         raise
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Renames, with patience: on Windows a virus scanner or a viewer may hold the old file."""
+    for _ in range(_RENAME_TRIES - 1):
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(_RENAME_PAUSE)
+    temporary.replace(path)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -21,7 +21,9 @@ def derive_seed(seed: int, *address: int | str) -> int:
         seed: seed of the run.
         address: what the randomness is for, such as ``(rank, iteration, "augment")``.
     """
-    text = repr((int(seed), *address)).encode("utf-8")
+    # A NumPy integer means what the Python integer means, though its repr differs.
+    parts = [part if isinstance(part, str) else int(part) for part in address]
+    text = repr((int(seed), *parts)).encode("utf-8")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import numpy as np
 
 from ignite_salak.classes import IGNORE_INDEX, ClassMap
 from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
-from ignite_salak.data.patches import PatchIndex, cache_folder, write_cache
+from ignite_salak.data.patches import CACHE_ERRORS, PatchIndex, cache_folder, write_cache
 
 __all__ = [
     "MaskStatistics",
@@ -76,7 +75,8 @@ def inspect_masks(
     rows = _load(cache_file, len(patches)) if cache else None
     if rows is None:
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            rows = _stack(list(pool.map(lambda patch: _inspect(index, patch, reader), patches)))
+            results = list(pool.map(lambda patch: _inspect(index, patch, reader), patches))
+        rows = _stack(results, reader.classes.num_classes)
         if cache and not rows[3]:
             _store(cache_file, rows)
     counts, ignored, unlisted, bad = rows
@@ -190,9 +190,8 @@ def _inspect(
     return histogram[: reader.classes.num_classes], int(histogram[IGNORE_INDEX]), unlisted
 
 
-def _stack(results: list) -> _Rows:
-    width = next((len(result[0]) for result in results if not isinstance(result, str)), 0)
-    counts = np.zeros((len(results), width), dtype=np.int64)
+def _stack(results: list, num_classes: int) -> _Rows:
+    counts = np.zeros((len(results), num_classes), dtype=np.int64)
     ignored = np.zeros(len(results), dtype=np.int64)
     unlisted: Counter[tuple[int, int, int]] = Counter()
     bad: dict[int, str] = {}
@@ -236,5 +235,5 @@ def _load(path: Path, patches: int) -> _Rows | None:
                 return None
             unlisted = {(r, g, b): n for r, g, b, n in stored["unlisted"].tolist()}
             return stored["counts"], stored["ignored"], unlisted, {}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except CACHE_ERRORS:
         return None

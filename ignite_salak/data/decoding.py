@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ignite_salak.classes import IGNORE_INDEX, ClassMap
 
 __all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "read_image"]
 
 MASK_FORMATS = ("auto", "color", "index")
+
+# Of 16-bit RGB Pillow hands out the upper halves without a word: nearly black for cameras that use
+# 10 or 12 of the bits.
+_SIXTEEN_BITS = re.compile(r"\b(RGB[AXa]?|LA|CMYK);16")
+
+# Pillow's parsers of broken headers raise more than the documented OSError.
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "La", "RGBa")
 
@@ -57,13 +77,13 @@ class MaskReader:
     One-channel files hold class indices, and so do RGB files whose three channels are equal, unless
     their grey values are colours of the class list; other RGB files hold colours of the class list.
     A palette file holds class indices, unless its palette shows the class list's colours in another
-    order.
+    order; 255 means ignore in either case.
 
     Attributes:
         classes: the class list.
         mask_format: what three equal channels mean that could be either: "index", or "color" (then
-            they are indices only if at least one of them is a class besides the background).
-            ``resolve`` settles it for a data set.
+            they are indices only if at least one of them is a class besides the background and
+            they are no colours of the class list). ``resolve`` settles it for a data set.
     """
 
     classes: ClassMap
@@ -96,7 +116,7 @@ class MaskReader:
                 pixels = np.asarray(_open(path))
             except BadFileError:
                 continue
-            if pixels.ndim == 3 and not _channels_equal(pixels):
+            if pixels.ndim == 3 and pixels.shape[2] >= 3 and not _channels_equal(pixels):
                 return cls(classes, "color")
         return cls(classes, "index")
 
@@ -118,7 +138,9 @@ class MaskReader:
                 return self._from_colors(pixels)
             return self._from_indices(pixels[..., 0], path), Counter()
         if image.mode == "P" and self._palette_is_colors(image):
-            return self._from_colors(np.asarray(image.convert("RGB")))
+            mask, _ = self._from_colors(np.asarray(image.convert("RGB")))
+            mask[np.asarray(image) == IGNORE_INDEX] = IGNORE_INDEX
+            return mask, Counter()
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise BadFileError(
                 f"{path}: a mask with {image.mode} pixels; expected RGB colours or class indices"
@@ -127,6 +149,8 @@ class MaskReader:
 
     def _grey_is_index(self, grey: np.ndarray) -> bool:
         values = np.unique(grey)
+        if self.mask_format == "index" and (values < self.classes.num_classes).all():
+            return True
         if all((int(value),) * 3 in self.classes.colors for value in values):
             return False
         if self.mask_format == "index":
@@ -137,10 +161,10 @@ class MaskReader:
     def _palette_is_colors(self, image: Image.Image) -> bool:
         """Whether a palette file's indices differ from the class list's but its colours fit."""
         palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        used = [int(value) for value in np.unique(np.asarray(image))]
+        used = [int(value) for value in np.unique(np.asarray(image)) if value != IGNORE_INDEX]
         shown = {value: tuple(palette[value].tolist()) for value in used if value < len(palette)}
         colors = dict(enumerate(self.classes.colors))
-        if all(shown.get(value) == colors.get(value) for value in used if value != IGNORE_INDEX):
+        if all(shown.get(value) == colors.get(value) for value in used):
             return False
         return all(shown.get(value) in self.classes.colors for value in used)
 
@@ -182,10 +206,16 @@ def _channels_equal(pixels: np.ndarray) -> bool:
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
+            deep = _SIXTEEN_BITS.search(str(image.tile))
             image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails on odd tags.
+            turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+            image = image.copy() if turn is None else image.transpose(turn)
+    except _PILLOW_ERRORS as error:
         raise BadFileError(f"{path}: {_reason(path, error)}") from error
+    if deep:
+        raise BadFileError(f"{path}: 16 bits a channel; convert the image to 8-bit RGB")
+    return image
 
 
 def _reason(path: Path, error: Exception) -> str:

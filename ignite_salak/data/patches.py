@@ -8,6 +8,7 @@ optionally followed by ``_mask``. ``DJI_0462_patch_013_000.png`` is a patch of t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -22,9 +23,19 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-__all__ = ["IMAGE_SUFFIXES", "PatchIndex", "cache_folder", "scan_patches", "write_cache"]
+__all__ = [
+    "CACHE_ERRORS",
+    "IMAGE_SUFFIXES",
+    "PatchIndex",
+    "cache_folder",
+    "scan_patches",
+    "write_cache",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+"""What reading a damaged cache file raises."""
 
 _PATCH_NAME = re.compile(r"(?P<source>.+)_patch_\d+_\d+$", re.IGNORECASE)
 _CACHE_VERSION = 1
@@ -101,7 +112,7 @@ def scan_patches(root: Path, *, cache: bool = True) -> PatchIndex:
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: two images of one folder share a stem.
+        ValueError: two images of one folder share a stem, or two folders differ only in case.
     """
     root = Path(root)
     if not root.is_dir():
@@ -132,13 +143,17 @@ def cache_folder() -> Path:
 
 def write_cache(path: Path, arrays: dict[str, Any]) -> None:
     """Writes arrays whole or not at all; a cache that cannot be written is only slower."""
-    try:
+    temporary: Path | None = None
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            temporary = Path(file.name)
             np.savez(file, **arrays)
-        Path(file.name).replace(path)
-    except OSError:
+        temporary.replace(path)
         return
+    if temporary is not None:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _digest(text: str) -> str:
@@ -148,6 +163,8 @@ def _digest(text: str) -> str:
 def _child_folder(folder: Path, kind: str) -> Path | None:
     with os.scandir(folder) as entries:
         found = [entry.name for entry in entries if entry.name.lower() == kind and entry.is_dir()]
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds {' and '.join(sorted(found))}; keep only one")
     return folder / found[0] if found else None
 
 
@@ -187,7 +204,7 @@ def _list_images(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
+        names = [entry.name for entry in entries if entry.name[0] != "."]
     return sorted(n for n in names if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES)  # noqa: PTH122
 
 
@@ -283,5 +300,5 @@ def _load(path: Path, root: Path, stamp: str) -> PatchIndex | None:
                 source_ids=stored["source_ids"],
                 orphan_masks=int(stored["orphan_masks"]),
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except CACHE_ERRORS:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,6 @@ from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
 from ignite_salak.data.patches import PatchIndex, scan_patches
 
 __all__ = ["PatchifySummary", "cut", "patchify"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,6 +71,8 @@ def patchify(
 ) -> PatchifySummary:
     """Cuts every photo, and its mask where there is one, and writes the class list beside them.
 
+    Everything goes to a folder ``<output>.partial``, which gets its name when it is complete.
+
     Patches are PNG files named ``<photo>_patch_RRR_CCC``; masks hold class indices with the
     class list's colours as palette. What lies outside the photo is black and 255 in the mask.
 
@@ -100,12 +100,17 @@ def patchify(
     reader = MaskReader.resolve(classes, mask_format, masks)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         summary = _count(masks, len(index), reader, pool)
+        partial = output.with_name(f"{output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         for written, with_mask in pool.map(
-            lambda photo: _cut_photo(index, photo, reader, output, patch_size), range(len(index))
+            lambda photo: _cut_photo(index, photo, reader, partial, patch_size), range(len(index))
         ):
             summary.patches += written
             summary.masks += with_mask
-    classes.to_csv(output / "class_mapping.csv")
+    classes.to_csv(partial / "class_mapping.csv")
+    if output.exists():
+        output.rmdir()
+    partial.rename(output)
     return summary
 
 

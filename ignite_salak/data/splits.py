@@ -114,7 +114,8 @@ def split_patches(
         index: the patches.
         counts: pixels per patch and class, integer [N, C].
         labeled_files: text file of the source images that may be used with masks, one a line,
-            ``name`` or ``folder/name``, extension ignored; None for all that have masks.
+            ``name`` or ``folder/name``, extension ignored; None for all that have masks. A name
+            without folder means every source image of that name that has a mask.
         val_files: text file of the validation source images, or None.
         val_fraction: share of the labelled source images held out where ``val_files`` is None.
         seed: seed of the run.
@@ -176,6 +177,10 @@ def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
         lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise FileNotFoundError(f"list of source images {listing} cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"list of source images {listing} is not UTF-8 text ({error}); save it as UTF-8"
+        ) from error
     by_name: dict[str, list[int]] = {}
     for source, (_, name) in enumerate(index.sources):
         by_name.setdefault(name.casefold(), []).append(source)
@@ -192,9 +197,11 @@ def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
                 f"{listing}, line {number}: no source image named {entry!r} under {index.root}; "
                 f"there are {len(index.sources)}, such as {index.source_name(0)}"
             )
-        if not np.isin(matches, masked).any():
+        # Cameras number from one again: another flight may have a photo of that name, unmasked.
+        usable = np.intersect1d(matches, masked)
+        if not len(usable):
             raise ValueError(f"{listing}, line {number}: source image {entry!r} has no mask")
-        found.extend(matches)
+        found.extend(usable.tolist())
     if not found:
         raise ValueError(f"list of source images {listing} names none")
     return np.unique(found)

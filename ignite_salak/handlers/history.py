@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from ignite_salak.handlers.evaluation import EvaluationResult
 
 __all__ = ["History"]
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class History:
     """Writes what was logged and evaluated, whole, after each.
 
     Columns are "iteration", the logged names, and "validation/..." and "training/..." of the
     scores and "gap"; a row has what is known of its iteration. When a run is resumed, rows after
-    the iteration it continues from are dropped.
+    the iteration it continues from are dropped. A file that a spreadsheet holds open on Windows is
+    written the next time.
 
     Args:
         path: the CSV file.
@@ -67,4 +71,7 @@ class History:
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self.rows for key in row)))
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
+        try:
+            write_whole(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
+        except PermissionError as error:
+            _LOGGER.warning("%s; is it open in another program? Trying again later.", error)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from PIL import Image
 from experiments.console import run_script
 from experiments.train_v3 import main
 from ignite_salak.models.model_file import load_model
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "train_v3.py"
 
 
 def train(root, folder, flags, *extra):
@@ -63,7 +66,8 @@ def test_history_has_losses_st_pixels_and_scores(finished):
 def test_config_says_what_is_needed_to_do_it_again(finished, shared_plantation, tmp_path):
     config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
     assert config["options"]["schedule"]["num_steps"] == 6
-    assert config["environment"]["threads"] == 1
+    assert config["options"]["run"]["threads"] == 1
+    assert config["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
     assert config["thresholds"]["Badan Air"] == 0.2
     assert not set(config["sources"]["labelled"]) & set(config["sources"]["validation"])
     again = tmp_path / "again"
@@ -150,6 +154,14 @@ def test_switches_can_be_switched_off(shared_plantation, tiny_flags, tmp_path):
     assert "dice" not in row
     assert float(row["st_px"]) == 0
     assert float(row["loss"]) == pytest.approx(float(row["ce"]), rel=1e-5)
+
+
+def test_bf16_trains_too(shared_plantation, tiny_flags, tmp_path):
+    folder = tmp_path / "run"
+    assert train(shared_plantation.root, folder, tiny_flags, "--precision=bf16") == 0
+    assert float(read_history(folder)[-1]["loss"]) > 0
+    weights = torch.load(folder / "final_model.pth", weights_only=True)["weights"]
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
 
 
 def test_early_stopping_only_when_asked(shared_plantation, tiny_flags, tmp_path):
@@ -367,9 +379,12 @@ def test_another_architecture_or_class_list_is_not_resumed(
     assert "class list" in line
 
 
-def test_a_wrong_flag_is_exit_status_2():
-    command = [sys.executable, "-m", "experiments.train_v3", "--no-such-flag"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+@pytest.mark.parametrize("how", [["-m", "experiments.train_v3"], [str(SCRIPT)]])
+def test_a_wrong_flag_is_exit_status_2(how, tmp_path):
+    command = [sys.executable, *how, "--no-such-flag"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", check=False, cwd=tmp_path
+    )
     assert done.returncode == 2
     assert "no-such-flag" in done.stderr
     assert "Traceback" not in done.stderr

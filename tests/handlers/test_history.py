@@ -5,6 +5,7 @@ import csv
 import torch
 from ignite.engine import Events
 
+from ignite_salak import files
 from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers import EvaluationResult, History, TrainingLog
@@ -56,3 +57,21 @@ def test_a_new_run_starts_a_new_history(tmp_path):
     run(path)
     run(path, total=2)
     assert [row["iteration"] for row in read(path)] == ["2"]
+
+
+def test_a_file_held_by_another_program_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "history.csv"
+    rename, held = files.Path.replace, []
+
+    def replace(self, target):
+        held.append(target)
+        if len(held) <= 10:
+            raise PermissionError(13, "The process cannot access the file")
+        return rename(self, target)
+
+    monkeypatch.setattr(files.Path, "replace", replace)
+    monkeypatch.setattr(files, "_RENAME_PAUSE", 0.0)
+    run(path)
+    assert [row["iteration"] for row in read(path)] == ["2", "3", "4", "6"]
+    assert len(caplog.records) == 1
+    assert "open in another program" in caplog.text

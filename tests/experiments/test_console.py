@@ -1,0 +1,82 @@
+"""The border of the terminal."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from experiments.console import parse, prepare, run_script
+from experiments.options import RunOptions
+from experiments.train_v3 import Options
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a\n  b"), FileNotFoundError("a b"), FloatingPointError("a b")]
+)
+def test_what_users_cause_is_one_line_and_exit_status_2(capsys, error):
+    def main(arguments):
+        raise error
+
+    assert run_script(main, []) == 2
+    assert capsys.readouterr().err == "error: a b\n"
+
+
+def test_debug_shows_the_traceback_and_is_no_option_of_the_script(capsys):
+    given = []
+
+    def main(arguments):
+        given.extend(arguments)
+        raise ValueError("no")
+
+    assert run_script(main, ["--seed=1", "--debug"]) == 2
+    assert given == ["--seed=1"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(arguments):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(main, [])
+
+
+def test_characters_that_a_console_lacks_do_not_stop_a_run(capsysbinary):
+    def main(arguments):
+        print("✓ Pohon Berinang")
+        logging.getLogger("ignite_salak").warning("✓")
+
+    assert run_script(main, []) == 0
+    assert "✓ Pohon".encode() in capsysbinary.readouterr().out
+
+
+def test_config_gives_defaults_and_later_flags_win(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(
+        '{"options": {"run": {"seed": 7, "eval_every": 11, "checkpoint_dir": "x"}}}', "utf-8"
+    )
+    for flags in (["--config", str(path), "--seed=8"], [f"--config={path}", "--seed", "8"]):
+        options = parse(Options, flags)
+        assert (options.run.seed, options.run.eval_every) == (8, 11)
+        assert options.run.checkpoint_dir == Path("x")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"options": {"sneed": 1}}'])
+def test_a_config_of_another_kind_is_refused(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match="is no config"):
+        parse(Options, [f"--config={path}"])
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        parse(Options, ["--config=nowhere.json"])
+
+
+def test_the_folder_of_another_run_is_refused(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        prepare(RunOptions(checkpoint_dir=tmp_path))
+    assert prepare(RunOptions(checkpoint_dir=tmp_path, overwrite=True)).type in ("cpu", "cuda")
+    latest = tmp_path / "latest_checkpoint.pth"
+    prepare(RunOptions(checkpoint_dir=tmp_path, restore_from=latest))
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        prepare(RunOptions(checkpoint_dir=tmp_path, restore_from=tmp_path / "other" / "l.pth"))

@@ -1,0 +1,63 @@
+"""From options to batches."""
+
+import pytest
+import torch
+
+from experiments.data import load_data
+from experiments.options import DataOptions, RunOptions
+
+CPU = torch.device("cpu")
+
+
+def load(plantation, batch_size=4, seed=0, **options):
+    return load_data(
+        DataOptions(data_root=plantation.root, **options),
+        RunOptions(num_workers=0, seed=seed),
+        batch_size=batch_size,
+        device=CPU,
+    )
+
+
+def test_batches_and_weights(shared_plantation):
+    data = load(shared_plantation)
+    batch = next(iter(data.stream))
+    assert batch["labeled"]["image"].shape == (4, 3, 32, 32)
+    assert batch["labeled"]["mask"].shape == (4, 32, 32)
+    assert set(batch["unlabeled"]) == {"image"}
+    assert data.class_weights.shape == (7,)
+    assert data.class_weights[1] > data.class_weights[5]
+
+
+def test_input_size_reads_at_half_resolution(shared_plantation):
+    data = load(shared_plantation, input_size=16)
+    assert next(iter(data.stream))["labeled"]["image"].shape[-2:] == (16, 16)
+    assert next(iter(data.validation))["mask"].shape[-2:] == (16, 16)
+
+
+def test_nothing_unlabelled_is_supervised_training_with_a_warning(plantation, caplog):
+    import shutil
+
+    for folder in ("salak-1-3", "salak-1-4"):
+        shutil.rmtree(plantation.root / folder)
+    data = load(plantation)
+    assert set(next(iter(data.stream))) == {"labeled"}
+    assert "supervised only" in caplog.text
+
+
+def test_the_same_seed_gives_the_same_split_and_another_another(shared_plantation):
+    digests = [
+        load(shared_plantation, seed=seed, val_split=0.4).split.digest(
+            load(shared_plantation).index
+        )
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) > 1
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_the_training_sample_is_as_large_as_validation(shared_plantation, fraction):
+    data = load(shared_plantation, val_split=fraction)
+    count = sum(len(batch["image"]) for batch in data.validation)
+    sample = sum(len(batch["image"]) for batch in data.training)
+    assert sample == min(count, len(data.split.labeled))
