@@ -19,9 +19,10 @@ import tyro
 from experiments.options import RunOptions, from_json, to_dict
 from ignite_salak.files import write_json
 
-__all__ = ["parse", "prepare", "run_script", "write_config"]
+__all__ = ["open_folder", "parse", "prepare", "run_script", "write_config"]
 
 _Options = TypeVar("_Options")
+_RUN_FILES = ("*checkpoint*.pth", "*_model*.pth", "history.csv", "tensorboard/events.*")
 _PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
 
 
@@ -118,18 +119,27 @@ def _refuse_occupied(run: RunOptions) -> None:
         )
 
 
+def open_folder(run: RunOptions) -> None:
+    """Makes the run's folder; a run that starts anew first removes the files of the one before."""
+    folder = run.checkpoint_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    if run.restore_from is None:
+        for pattern in _RUN_FILES:
+            for path in folder.glob(pattern):
+                path.unlink()
+
+
 def write_config(folder: Path, options: Any, device: torch.device, facts: dict[str, Any]) -> None:
     """Writes config.json: what it takes to do the run again, by ``--config``.
 
     Args:
-        folder: the run's folder, which is made.
+        folder: the run's folder.
         options: the script's options. A resumed run is described as if never interrupted.
         device: where it runs.
         facts: what else there is to know, plain values.
     """
     values = to_dict(options)
     values["run"] |= {"restore_from": None, "overwrite": False}
-    folder.mkdir(parents=True, exist_ok=True)
     environment = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),

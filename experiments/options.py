@@ -23,6 +23,7 @@ __all__ = [
     "RunOptions",
     "ScheduleOptions",
     "SelfTrainingOptions",
+    "comparable",
     "from_json",
     "to_dict",
 ]
@@ -255,6 +256,16 @@ class RunOptions:
 def to_dict(options: Any) -> dict[str, Any]:
     """Returns options as nested plain values, fit for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(options), default=str))
+
+
+def comparable(options: Any) -> dict[str, Any]:
+    """Returns the options that a resumed run should share with the one it continues, by flag."""
+    groups = {name: group for name, group in to_dict(options).items() if isinstance(group, dict)}
+    run = groups.pop("run")
+    values = {name: run[name] for name in ("seed", "threads", "precision", "eval_every")}
+    for group in groups.values():
+        values |= group
+    return {name.replace("_", "-"): value for name, value in values.items()}
 
 
 def from_json(kind: type[_Group], path: Path) -> _Group:

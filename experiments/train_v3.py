@@ -20,7 +20,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import EarlyStopping
 
-from experiments.console import parse, prepare, run_script, write_config
+from experiments.console import open_folder, parse, prepare, run_script, write_config
 from experiments.data import load_data
 from experiments.options import (
     AugmentationOptions,
@@ -30,6 +30,7 @@ from experiments.options import (
     RunOptions,
     ScheduleOptions,
     SelfTrainingOptions,
+    comparable,
     to_dict,
 )
 from ignite_salak.augment import RandomGeometry
@@ -169,6 +170,7 @@ def main(arguments: Sequence[str]) -> None:
     st_pixels = STPixelCounter(classes.names, device)
     history = History(folder / "history.csv")
     health = Health(classes.names, self_training=step.weight > 0)
+    early = EarlyStopping(run.early_stop_patience or sys.maxsize, _validation_score, trainer)
     progress = ProgressBar("Training V3")
     stop = GracefulStop()
     fixed = {
@@ -177,12 +179,13 @@ def main(arguments: Sequence[str]) -> None:
         "data split": data.split.digest(data.index),
     }
     state: dict[str, Any] = {
-        "run": RunDescription(fixed, {**asdict(schedule), "seed": run.seed}),
+        "run": RunDescription(fixed, comparable(options)),
         "trainer": trainer,
         "model": model,
         "optimizer": optimizer,
         "ema": ema,
         "best": best,
+        "early_stop": early,
         "st_pixels": st_pixels,
     }
 
@@ -202,9 +205,7 @@ def main(arguments: Sequence[str]) -> None:
         TensorBoardMonitor(folder / "tensorboard").attach(trainer)
     if run.wandb_project is not None:
         WandBMonitor(run.wandb_project, to_dict(options), folder).attach(trainer)
-    if run.early_stop_patience is not None:
-        state["early_stop"] = EarlyStopping(run.early_stop_patience, _validation_score, trainer)
-        trainer.add_event_handler(TrainingEvents.EVALUATED, state["early_stop"])
+    trainer.add_event_handler(TrainingEvents.EVALUATED, early)
     stop.attach(trainer)
     checkpoints = Checkpoints(
         folder, state, latest_every=run.save_latest_every, periodic_every=run.save_pred_every
@@ -216,6 +217,7 @@ def main(arguments: Sequence[str]) -> None:
         data.stream.start = restore(
             run.restore_from, state, total=schedule.num_steps, device=device
         )
+    open_folder(run)
     facts = {
         "classes": classes.to_dict(),
         "thresholds": dict(zip(classes.names, thresholds, strict=True)),
@@ -223,7 +225,7 @@ def main(arguments: Sequence[str]) -> None:
         "sources": data.split.sources(data.index),
     }
     write_config(folder, options, device, facts)
-    if data.stream.start >= schedule.num_steps:
+    if data.stream.start >= schedule.num_steps or early.counter >= early.patience:
         print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
     else:
         with closing(progress):
@@ -238,6 +240,7 @@ def main(arguments: Sequence[str]) -> None:
     save_model(folder / "final_model_ema.pth", ema.model, spec, classes, ending)
     save_model(folder / "final_model.pth", model, spec, classes, ending)
     print(f"best validation mIoU {best.score:.4f} at iteration {best.iteration}: {best.path}")
+    print(f"{folder} holds: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.demo:
         print(_YOUR_OWN_DATA)
 

@@ -144,7 +144,8 @@ def restore(
     try:
         to_load["run"].load_state_dict(checkpoint["run"])
         checkpoint["trainer"]["epoch_length"] = total
-        Checkpoint.load_objects(to_load, checkpoint)
+        rest = {name: thing for name, thing in to_load.items() if name != "run"}
+        Checkpoint.load_objects(rest, checkpoint)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"checkpoint {path} does not fit this run: {reason}") from error

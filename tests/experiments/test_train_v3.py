@@ -164,7 +164,7 @@ def test_bf16_trains_too(shared_plantation, tiny_flags, tmp_path):
     assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
 
 
-def test_early_stopping_only_when_asked(shared_plantation, tiny_flags, tmp_path):
+def test_early_stopping_only_when_asked(capsys, shared_plantation, tiny_flags, tmp_path):
     # A learning rate this small never improves the first score.
     flags = [*tiny_flags, "--eval-every=1", "--learning-rate=1e-30", "--weight-decay=0"]
     flags += ["--ema-decay=0", "--st-loss-weight=0", "--early-stop-patience=2"]
@@ -173,6 +173,11 @@ def test_early_stopping_only_when_asked(shared_plantation, tiny_flags, tmp_path)
     iterations = [int(row["iteration"]) for row in read_history(folder)]
     assert iterations[-1] < 6
     assert (folder / "final_model_ema.pth").exists()
+    before = (folder / "latest_checkpoint.pth").read_bytes()
+    restore = f"--restore-from={folder / 'latest_checkpoint.pth'}"
+    assert train(shared_plantation.root, folder, flags, restore) == 0
+    assert "the run is complete" in capsys.readouterr().out
+    assert (folder / "latest_checkpoint.pth").read_bytes() == before
 
 
 # Bad input: one line, exit status 2, nothing written over
@@ -388,3 +393,11 @@ def test_a_wrong_flag_is_exit_status_2(how, tmp_path):
     assert done.returncode == 2
     assert "no-such-flag" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_resuming_with_other_options_names_them(capsys, finished, shared_plantation, tmp_path):
+    flags = ["--config", str(finished / "config.json"), f"--checkpoint-dir={tmp_path / 'run'}"]
+    flags += [f"--restore-from={finished / 'checkpoint_4.pth'}", "--st-loss-weight=0.5"]
+    assert run_script(main, flags) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "continuing with" in line]
+    assert warned == ["WARNING: continuing with --st-loss-weight 0.5 instead of 1.0"]
