@@ -31,6 +31,7 @@ from experiments.options import (
     ScheduleOptions,
     SelfTrainingOptions,
     comparable,
+    from_json,
     to_dict,
 )
 from ignite_salak.augment import RandomGeometry
@@ -84,40 +85,13 @@ class Options:
     """Train a small network for about two minutes on a synthetic plantation."""
 
 
-def demo_options() -> Options:
-    """Defaults that fit the synthetic plantation and two CPU cores."""
-    folder = Path("demo_run")
-    return Options(
-        data=DataOptions(data_root=folder / "data"),
-        model=ModelOptions(backbone="resnet18", decoder_channels=64, pretrained=False),
-        self_training=SelfTrainingOptions(st_start_iter=100),
-        augmentation=AugmentationOptions(scale_min=96, scale_max=128),
-        schedule=ScheduleOptions(
-            batch_size=4,
-            num_steps=300,
-            optimizer="adamw",
-            learning_rate=1e-3,
-            decoder_lr_factor=1.0,
-            weight_decay=1e-2,
-            warmup_iters=20,
-            ema_decay=0.98,
-        ),
-        run=RunOptions(
-            checkpoint_dir=folder,
-            overwrite=True,
-            eval_every=75,
-            save_pred_every=150,
-            save_latest_every=75,
-            log_every=25,
-            num_workers=0,
-        ),
-        demo=True,
-    )
+DEMO = Path(__file__).with_name("demo_v3.json")
+"""Options that fit the synthetic plantation and two CPU cores."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Trains, from options to final files."""
-    options = parse(Options, arguments, demo_options() if "--demo" in arguments else None)
+    options = parse(Options, arguments, from_json(Options, DEMO) if "--demo" in arguments else None)
     run, schedule, folder = options.run, options.schedule, options.run.checkpoint_dir
     device = prepare(run)
     precision = resolve_precision(run.precision, device)

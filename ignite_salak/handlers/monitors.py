@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["ScalarMonitor", "TensorBoardMonitor", "WandBMonitor"]
 _LOGGER = logging.getLogger(__name__)
 
 
-class ScalarMonitor:
+class ScalarMonitor(ABC):
     """Reports logged numbers under "train/" and scores under "validation/" and "training/".
 
     Services are subclasses. One that fails costs a warning, and then the rest of the run goes
@@ -42,13 +43,13 @@ class ScalarMonitor:
         engine.add_event_handler(Events.TERMINATE, self._end)
         engine.add_event_handler(Events.COMPLETED, self._end)
 
+    @abstractmethod
     def open(self, iteration: int) -> Any:
         """Returns ignite's logger of the service, for a run that continues from ``iteration``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, logger: Any, values: dict[str, float], iteration: int) -> None:
         """Sends finite values by name."""
-        raise NotImplementedError
 
     def _start(self, engine: Engine) -> None:
         self._guarded(lambda: setattr(self, "_logger", self.open(engine.state.iteration)))

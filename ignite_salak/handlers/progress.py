@@ -54,7 +54,7 @@ class ProgressBar:
     def _show(self, engine: Engine) -> None:
         if self._bar is not None:
             values = engine.state.metrics
-            names = (("CE", "ce"), ("Dice", "dice"), ("Focal", "focal"), ("ST", "st"))
+            names = (("CE", "ce"), ("Dice", "dice"), ("ST", "st"))
             parts = [f"{label}: {values[key]:.3f}" for label, key in names if key in values]
             parts.append(f"ST_px: {values['st_px']:.0f}")
             self._bar.set_postfix_str(" | ".join(parts), refresh=False)
