@@ -250,7 +250,7 @@ def test_a_photo_that_cannot_be_cut_leaves_no_output_and_the_next_run_starts_ove
     save(source / "images" / "a.png", np.full((20, 20, 3), 9, np.uint8))
     bad = source / "images" / "b.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(BadFileError, match="cannot be decoded|no image"):
+    with pytest.raises(BadFileError, match="the file is no image"):
         patchify(source, output, classes, patch_size=16)
     assert not output.exists()
     bad.unlink()
