@@ -21,7 +21,9 @@ class Health:
     """Warns of a run that goes wrong, each sign once.
 
     Signs of the V3 guide: ST_px under 1,000 after 2,000 iterations; cross-entropy above 1 or Dice
-    loss above 0.5 after 10,000; a train/validation gap above 0.10; a class whose IoU is 0.
+    loss above 0.5 after 10,000; a train/validation gap above 0.10; a class whose IoU is 0. And one
+    that the guide lacks: a validation mIoU 0.05 under the best, as when self-training teaches the
+    student its own errors.
 
     Args:
         names: class names, the background first.
@@ -49,6 +51,7 @@ class Health:
         self.losses_from = losses_from
         self.gap_from = gap_from
         self.warnings: dict[str, str] = {}
+        self._best = -math.inf
 
     def attach(self, engine: Engine) -> None:
         """Looks whenever numbers are logged and after every evaluation."""
@@ -82,6 +85,13 @@ class Health:
     def check_evaluation(self, engine: Engine) -> None:
         """Judges ``engine.state.evaluation``."""
         result: EvaluationResult = engine.state.evaluation
+        score = result.validation["mIoU"]
+        self._best = max(self._best, score)
+        if score < self._best - 0.05:
+            cause = ""
+            if self.self_training:
+                cause = ": compare with --st-loss-weight 0 before you trust self-training"
+            self._warn("fall", f"validation mIoU fell from {self._best:.2f} to {score:.2f}{cause}")
         if result.iteration < self.gap_from:
             return
         if result.gap > 0.10:

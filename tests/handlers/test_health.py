@@ -52,6 +52,23 @@ def test_evaluation_signs(engine, sign):
     assert list(health.warnings) == [sign]
 
 
+@pytest.mark.parametrize("self_training", [True, False])
+def test_a_falling_validation_score(self_training):
+    health = Health(NAMES, self_training=self_training)
+    for score in (0.40, 0.502, math.nan, 0.46):
+        health.check_evaluation(scored(score))
+    assert health.warnings == {}
+    health.check_evaluation(scored(0.42))
+    assert "fell from 0.50 to 0.42" in health.warnings["fall"]
+    assert ("--st-loss-weight 0" in health.warnings["fall"]) == self_training
+
+
+def scored(score):
+    engine = evaluated(100)
+    engine.state.evaluation.validation["mIoU"] = score
+    return engine
+
+
 def test_good_signs_and_early_iterations_are_silent():
     health = Health(NAMES)
     health.check_training(logged(20000))
