@@ -81,7 +81,7 @@ class Geometry:
             (self.size, self.size),
             mode=mode,
             padding_mode="zeros",
-            align_corners=False,
+            align_corners=True,  # matrices mean pixel centres; kornia before 0.9 needs it for that
         )
 
 
