@@ -51,9 +51,9 @@ def load_data(
     options: DataOptions, run: RunOptions, *, batch_size: int, device: torch.device
 ) -> RunData:
     """Scans, inspects, splits and prints what was found; see the parts for the errors."""
+    root = options.root()
     classes = options.load_classes()
-    assert options.data_root is not None
-    index = scan_patches(options.data_root)
+    index = scan_patches(root)
     if index.orphan_masks:
         _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
     lists = {"labeled_files": options.labeled_files, "val_files": options.val_files}

@@ -54,13 +54,17 @@ class DataOptions:
     skip_bad_files: bool = False
     """Go on without files that cannot be read, and list them."""
 
-    def load_classes(self) -> ClassMap:
-        """Reads the class mapping and compares it with ``num_classes``."""
+    def root(self) -> Path:
+        """Returns the data root, which must be given and exist."""
         if self.data_root is None:
             raise ValueError("--data-root is missing (or use --demo)")
         if not self.data_root.is_dir():
             raise FileNotFoundError(f"--data-root {self.data_root} is not a folder")
-        path = self.class_mapping or self.data_root / "class_mapping.csv"
+        return self.data_root
+
+    def load_classes(self) -> ClassMap:
+        """Reads the class mapping and compares it with ``num_classes``."""
+        path = self.class_mapping or self.root() / "class_mapping.csv"
         classes = ClassMap.from_csv(path)
         if self.num_classes not in (None, classes.num_classes):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -40,6 +41,8 @@ class GracefulStop:
         engine.add_event_handler(Events.COMPLETED, self._unlisten)
 
     def _listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may receive signals
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._receive)
 

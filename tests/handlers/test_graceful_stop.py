@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from ignite.engine import Events
@@ -61,3 +62,14 @@ def test_a_run_without_signals_leaves_the_handlers_as_they_were():
     trainer.run([0, 1])
     assert stop.signal_name is None
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_engine_in_another_thread_runs_without_listening():
+    trainer = create_trainer(lambda engine, batch: {})
+    GracefulStop().attach(trainer)
+    thread = threading.Thread(target=trainer.run, args=([0, 1],))
+    before = signal.getsignal(signal.SIGINT)
+    thread.start()
+    thread.join(timeout=30)
+    assert trainer.state.iteration == 2
+    assert signal.getsignal(signal.SIGINT) is before
