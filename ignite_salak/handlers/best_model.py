@@ -52,7 +52,7 @@ class BestModelSaver(Serializable):
         result: EvaluationResult = engine.state.evaluation
         score = result.validation["mIoU"]
         if math.isnan(score) or score <= self.score:
-            result.best = (f"Best validation mIoU: {self.score:.4f} at {self.iteration}",)
+            result.best = (f"Best validation mIoU: {self.score:.4f} at iteration {self.iteration}",)
             return
         self.save(self.path, {"iteration": result.iteration, "scores": result.validation})
         previous = f"{self.score:.4f}" if self.iteration else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -95,11 +96,15 @@ class EvaluationReport:
             f"Validation mIoU: {scores['mIoU']:.4f} "
             f"(with background {scores['mIoU_with_background']:.4f})",
             f"Train/Val Gap: {result.gap:.4f}",
-            *(f"  {name:<{width}}  IoU {scores[f'IoU/{name}']:.4f}" for name in self.names),
+            *(f"  {name:<{width}}  IoU {_shown(scores[f'IoU/{name}'])}" for name in self.names),
             *result.best,
             _RULE,
         ]
         _print("\n".join(lines))
+
+
+def _shown(score: float) -> str:
+    return "absent" if math.isnan(score) else f"{score:.4f}"
 
 
 def _print(text: str) -> None:

@@ -40,7 +40,7 @@ def test_saves_only_what_beats_all_before_and_says_so():
     assert results[0].best[0] == "✓ New best validation mIoU: 0.2000 (previous: none)"
     assert results[4].best[0] == "✓ New best validation mIoU: 0.6712 (previous: 0.5000)"
     assert str(PATH) in results[4].best[1]
-    assert results[3].best == ("Best validation mIoU: 0.5000 at 2",)
+    assert results[3].best == ("Best validation mIoU: 0.5000 at iteration 2",)
 
 
 def test_nan_is_never_the_best_and_never_blocks():

@@ -1,5 +1,7 @@
 """What the terminal shows."""
 
+import math
+
 import torch
 
 from ignite_salak.engines import create_trainer
@@ -26,7 +28,12 @@ def test_the_bar_shows_the_logged_numbers(capsys):
 def test_the_evaluation_block_is_that_of_the_guide(capsys):
     def step(engine, batch):
         engine.fire_event(TrainingEvents.EVALUATION_STARTED)
-        scores = {"mIoU": 0.6712, "mIoU_with_background": 0.65, "IoU/crop": 0.6712, "IoU/bg": 0.1}
+        scores = {
+            "mIoU": 0.6712,
+            "mIoU_with_background": 0.65,
+            "IoU/crop": 0.6712,
+            "IoU/bg": math.nan,
+        }
         engine.state.evaluation = EvaluationResult(
             1, scores, {"mIoU": 0.6834}, ("✓ New best validation mIoU: 0.6712 (previous: 0.6453)",)
         )
@@ -43,4 +50,5 @@ def test_the_evaluation_block_is_that_of_the_guide(capsys):
     assert "Validation mIoU: 0.6712 (with background 0.6500)" in lines
     assert "Train/Val Gap: 0.0122" in lines
     assert "  crop  IoU 0.6712" in lines
+    assert "  bg    IoU absent" in lines
     assert lines[-2:] == ["✓ New best validation mIoU: 0.6712 (previous: 0.6453)", rule]
