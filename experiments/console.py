@@ -83,6 +83,9 @@ def parse(
 def prepare(options: RunOptions) -> torch.device:
     """Refuses a folder that holds another run, sets torch's threads, and chooses the device.
 
+    The options then hold the threads in use, and no more workers than there are cores, on which
+    nothing but the speed depends.
+
     Raises:
         FileExistsError: the folder holds a run that is not the one to continue.
         ValueError: the device does not exist, or a number is negative.
@@ -95,6 +98,7 @@ def prepare(options: RunOptions) -> torch.device:
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     options.threads = torch.get_num_threads()  # what config.json has to say
+    options.num_workers = min(options.num_workers, os.cpu_count() or 1)
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

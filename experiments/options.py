@@ -252,7 +252,7 @@ class RunOptions:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the network; auto is bf16 on CUDA where it can, else fp32."""
     num_workers: int = 4
-    """Processes that read patches; 0 reads in the training process."""
+    """Processes that read patches, at most one per core; 0 reads in the training process."""
     threads: int = 0
     """CPU threads of torch; results depend on it (0: torch's own choice)."""
 

@@ -1,9 +1,11 @@
 """The border of the terminal."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments.console import open_folder, parse, prepare, run_script
 from experiments.options import RunOptions
@@ -91,3 +93,11 @@ def test_a_new_run_removes_the_files_of_the_one_before_and_nothing_else(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(ours + theirs)
     open_folder(RunOptions(checkpoint_dir=tmp_path, overwrite=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
+
+
+def test_prepared_options_say_what_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    options = RunOptions(checkpoint_dir=tmp_path, num_workers=8)
+    prepare(options)
+    assert options.num_workers == 2
+    assert options.threads == torch.get_num_threads() > 0
