@@ -164,6 +164,18 @@ def test_bf16_trains_too(shared_plantation, tiny_flags, tmp_path):
     assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_trains_on_a_gpu(shared_plantation, tiny_flags, tmp_path, precision):
+    folder = tmp_path / "run"
+    flags = [*tiny_flags, "--device=cuda", f"--precision={precision}", "--num-workers=2"]
+    assert train(shared_plantation.root, folder, flags) == 0
+    assert float(read_history(folder)[-1]["loss"]) > 0
+    latest = f"--restore-from={folder / 'checkpoint_4.pth'}"
+    assert train(shared_plantation.root, folder, flags, latest) == 0
+
+
 def test_early_stopping_only_when_asked(capsys, shared_plantation, tiny_flags, tmp_path):
     # A learning rate this small never improves the first score.
     flags = [*tiny_flags, "--eval-every=1", "--learning-rate=1e-30", "--weight-decay=0"]
