@@ -22,6 +22,7 @@ __all__ = ["RunData", "load_data"]
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT_SAMPLES = 256
+_MANY_IGNORED = 0.2
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def load_data(
     _LOGGER.info("patches under %s\n%s", index.root, split.describe(index))
     _LOGGER.info("labelled training pixels\n%s", format_balance(classes, pixels, weights))
     _warn_absent(classes, pixels)
+    _warn_ignored(int(statistics.ignored[split.labeled].sum()), int(pixels.sum()))
 
     def patches(which: np.ndarray, mask_reader: MaskReader | None) -> PatchDataset:
         return PatchDataset(
@@ -111,3 +113,12 @@ def _warn_absent(classes: ClassMap, pixels: np.ndarray) -> None:
     absent = [name for name, count in zip(classes.names, pixels, strict=True) if count == 0]
     if absent:
         _LOGGER.warning("no labelled training pixel of: %s", ", ".join(absent))
+
+
+def _warn_ignored(ignored: int, labeled: int) -> None:
+    share = ignored / (ignored + labeled)
+    if share > _MANY_IGNORED:
+        _LOGGER.warning(
+            "%.0f %% of the labelled training pixels are ignored (label 255, or unlisted colours)",
+            100 * share,
+        )

@@ -1,7 +1,11 @@
 """From options to batches."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from experiments.data import load_data
 from experiments.options import DataOptions, RunOptions
@@ -35,8 +39,6 @@ def test_input_size_reads_at_half_resolution(shared_plantation):
 
 
 def test_nothing_unlabelled_is_supervised_training_with_a_warning(plantation, caplog):
-    import shutil
-
     for folder in ("salak-1-3", "salak-1-4"):
         shutil.rmtree(plantation.root / folder)
     data = load(plantation)
@@ -61,3 +63,13 @@ def test_the_training_sample_is_as_large_as_validation(shared_plantation, fracti
     count = sum(len(batch["image"]) for batch in data.validation)
     sample = sum(len(batch["image"]) for batch in data.training)
     assert sample == min(count, len(data.split.labeled))
+
+
+def test_many_ignored_pixels_are_a_warning(plantation, caplog):
+    # Black and white masks in one channel: 255 means ignore, not white.
+    for path in plantation.root.glob("salak-*/masks/*.png"):
+        pixels = np.zeros((32, 32), dtype=np.uint8)
+        pixels[:, 16:] = 255
+        Image.fromarray(pixels).save(path)
+    load(plantation)
+    assert "50 % of the labelled training pixels are ignored" in caplog.text
