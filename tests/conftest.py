@@ -1,5 +1,6 @@
 """What all tests share: a cache of their own, one thread, small data in the real file layout."""
 
+import logging
 import os
 
 import numpy as np
@@ -17,6 +18,16 @@ def private_cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("IGNITE_SALAK_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """Scripts write their log to stderr, which is another one in every test."""
+    before = list(logging.root.handlers)
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,8 +36,16 @@ def test_the_iteration_is_finished_then_the_run_ends(number):
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="os.kill on Windows ends the process at once")
-def test_a_second_ctrl_c_acts_at_once():
+def test_a_second_ctrl_c_acts_at_once(heard):
     stop = GracefulStop()
 
     def step(engine, batch):
