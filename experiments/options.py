@@ -176,8 +176,11 @@ class AugmentationOptions:
 
     def sizes(self, input_size: int | None) -> tuple[int, int]:
         """Returns the smallest and the largest side of the views."""
-        smallest = self.scale_min or input_size or 256
-        largest = self.scale_max or smallest * 3 // 2
+        smallest, largest = self.scale_min, self.scale_max
+        if smallest is None:
+            smallest = 256 if input_size is None else input_size
+        if largest is None:
+            largest = smallest * 3 // 2
         if not self.multi_scale:
             largest = smallest
         if smallest < 16 or smallest > largest:

@@ -144,7 +144,8 @@ def main(arguments: Sequence[str]) -> None:
     st_pixels = STPixelCounter(classes.names, device)
     history = History(folder / "history.csv")
     health = Health(classes.names, self_training=step.weight > 0)
-    early = EarlyStopping(run.early_stop_patience or sys.maxsize, _validation_score, trainer)
+    patience = sys.maxsize if run.early_stop_patience is None else run.early_stop_patience
+    early = EarlyStopping(patience, _validation_score, trainer)
     progress = ProgressBar("Training V3")
     stop = GracefulStop()
     fixed = {

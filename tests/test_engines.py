@@ -4,7 +4,6 @@ import torch
 from ignite.engine import Events
 
 from ignite_salak.engines import create_evaluator, create_trainer
-from ignite_salak.events import TrainingEvents
 from ignite_salak.metrics import ClassIoU
 
 
@@ -29,21 +28,6 @@ def test_randomness_is_a_function_of_seed_and_iteration():
     assert draws(seed=0, disturb=True) == whole
     assert draws(seed=0, start=2) == whole[2:]
     assert draws(seed=1) != whole
-
-
-def test_training_events_can_be_attached_and_fired():
-    fired = []
-
-    def step(engine, batch):
-        for event in TrainingEvents:
-            engine.fire_event(event)
-        return {}
-
-    trainer = create_trainer(step)
-    for event in TrainingEvents:
-        trainer.add_event_handler(event, lambda engine, name: fired.append(name), event.name)
-    trainer.run([0])
-    assert fired == [event.name for event in TrainingEvents]
 
 
 def test_the_evaluator_votes_without_dropout_or_gradients():

@@ -60,6 +60,5 @@ def test_only_upper_rooms_know_ignite_and_only_augment_knows_kornia(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_every_module_has_a_test_of_its_name_and_says_what_is_public(path):
     tests = Path(__file__).parent / path.relative_to(PACKAGE).parent
-    if path.name != "events.py":  # three lines of names; tested with the engines
-        assert (tests / f"test_{path.name}").exists()
+    assert (tests / f"test_{path.name}").exists()
     assert "__all__" in path.read_text(encoding="utf-8")

@@ -17,6 +17,8 @@ from ignite_salak.data.patches import PatchIndex
 
 __all__ = ["PatchDataset", "collate"]
 
+_SMALLEST_INPUT = 16
+
 
 class PatchDataset(Dataset[dict[str, Any]]):
     """Reads patches, with their masks where a mask reader is given.
@@ -33,6 +35,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
         input_size: length in pixels that the longer side is resized to (images with
             antialiasing, masks to the nearest), or None to keep the size of the file.
         skip_bad_files: put the next usable patch in the place of a bad one.
+
+    Raises:
+        ValueError: ``input_size`` is under 16, at which nothing can be seen.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         input_size: int | None = None,
         skip_bad_files: bool = False,
     ) -> None:
+        if input_size is not None and input_size < _SMALLEST_INPUT:
+            raise ValueError(f"--input-size {input_size} is not at least {_SMALLEST_INPUT}")
         self.index = index
         self.patches = patches
         self.mask_reader = mask_reader

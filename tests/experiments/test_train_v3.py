@@ -375,6 +375,11 @@ def test_batch_larger_than_the_data(capsys, shared_plantation, tmp_path, tiny_fl
         ["--num-steps=0"],
         ["--random-scale-range", "2", "1"],
         ["--threads=-1"],
+        ["--input-size=0"],
+        ["--input-size=15"],
+        ["--scale-min=0"],
+        ["--scale-max=0"],
+        ["--early-stop-patience=0"],
         ["--num-workers=-1"],
     ],
 )
