@@ -20,6 +20,7 @@ __all__ = [
     "DataOptions",
     "LossOptions",
     "ModelOptions",
+    "MonitorOptions",
     "RunOptions",
     "ScheduleOptions",
     "SelfTrainingOptions",
@@ -244,10 +245,6 @@ class RunOptions:
     """Iterations between logged numbers."""
     early_stop_patience: int | None = None
     """Stop after this many evaluations without a better mIoU."""
-    wandb_project: str | None = None
-    """Weights & Biases project to report to (needs the extra wandb)."""
-    tensorboard: bool = True
-    """Write TensorBoard scalars to CHECKPOINT_DIR/tensorboard."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
@@ -260,6 +257,28 @@ class RunOptions:
     """CPU threads of torch; results depend on it (0: torch's own choice)."""
 
 
+@dataclass
+class MonitorOptions:
+    """Monitors."""
+
+    tensorboard: bool = True
+    """Write scalars and pictures for TensorBoard to CHECKPOINT_DIR/tensorboard."""
+    clearml_project: str | None = None
+    """ClearML project to report to."""
+    clearml_run_name: str | None = None
+    """Name of the ClearML task; that of CHECKPOINT_DIR if not given."""
+    clearml_offline: bool = False
+    """Keep the ClearML task on this machine, to be imported later."""
+    wandb_project: str | None = None
+    """Weights & Biases project to report to (needs the extra wandb)."""
+    wandb_run_name: str | None = None
+    """Name of the W&B run; that of CHECKPOINT_DIR if not given."""
+    wandb_mode: Literal["online", "offline"] | None = None
+    """Where W&B keeps the run: server or this machine; WANDB_MODE, or online, if not given."""
+    panels: int = 4
+    """Patches of either pool that are drawn at every evaluation, to CHECKPOINT_DIR/panels."""
+
+
 def to_dict(options: Any) -> dict[str, Any]:
     """Returns options as nested plain values, fit for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(options), default=str))
@@ -269,6 +288,7 @@ def comparable(options: Any) -> dict[str, Any]:
     """Returns the options that a resumed run should share with the one it continues, by flag."""
     groups = {name: group for name, group in to_dict(options).items() if isinstance(group, dict)}
     run = groups.pop("run")
+    groups.pop("monitors")
     values = {name: run[name] for name in ("seed", "threads", "precision", "eval_every")}
     for group in groups.values():
         values |= group

@@ -27,6 +27,7 @@ from experiments.options import (
     DataOptions,
     LossOptions,
     ModelOptions,
+    MonitorOptions,
     RunOptions,
     ScheduleOptions,
     SelfTrainingOptions,
@@ -81,6 +82,7 @@ class Options:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    monitors: MonitorOptions = field(default_factory=MonitorOptions)
     demo: bool = False
     """Train a small network for about two minutes on a synthetic plantation."""
 
@@ -171,15 +173,17 @@ def main(arguments: Sequence[str]) -> None:
     st_pixels.attach(trainer)
     TrainingLog(run.log_every).attach(trainer)
     progress.attach(trainer)
-    Evaluation(evaluator, data.validation, data.training, every=run.eval_every).attach(trainer)
+    Evaluation(evaluator, scores, data.validation, data.training, every=run.eval_every).attach(
+        trainer
+    )
     history.attach(trainer)
     best.attach(trainer)
     EvaluationReport(classes.names).attach(trainer)
     health.attach(trainer)
-    if run.tensorboard:
+    if options.monitors.tensorboard:
         TensorBoardMonitor(folder / "tensorboard").attach(trainer)
-    if run.wandb_project is not None:
-        WandBMonitor(run.wandb_project, to_dict(options), folder).attach(trainer)
+    if options.monitors.wandb_project is not None:
+        WandBMonitor(options.monitors.wandb_project, to_dict(options), folder).attach(trainer)
     trainer.add_event_handler(TrainingEvents.EVALUATED, early)
     stop.attach(trainer)
     checkpoints = Checkpoints(

@@ -11,9 +11,10 @@ from ignite.metrics import Metric
 from torch import Tensor, nn
 
 from ignite_salak.events import TrainingEvents
+from ignite_salak.pseudo_labels import content_mask
 from ignite_salak.randomness import derive_seed
 from ignite_salak.steps.device import autocast, image_to_device
-from ignite_salak.voting import vote
+from ignite_salak.voting import predict_once
 
 __all__ = ["create_evaluator", "create_trainer"]
 
@@ -52,25 +53,32 @@ def create_evaluator(
     *,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
+    predict: Callable[[nn.Module, Tensor], Tensor] = predict_once,
 ) -> Engine:
     """Creates an engine that votes on whole patches at their own size.
 
-    Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W]}``.
+    Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W], "confidence": float32
+    [B, H, W], "content": bool [B, H, W]}``; the confidence is the probability of "pred", and pixels
+    without content are padding or nodata.
 
     Args:
         model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1.
         metrics: metrics by name; they see the output.
         device: where the model is.
         precision: "fp32" or "bf16".
+        predict: called with (model, images) to get probabilities [B, C, H, W], such as
+            ``inference.tta.TestTimeAugmentation``.
     """
 
     @torch.no_grad()
     def evaluate(engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
         model.eval()
+        images = image_to_device(batch["image"], device)
         with autocast(device, precision):
-            logits = model(image_to_device(batch["image"], device))
+            confidence, pred = predict(model, images).max(dim=1)
         target = batch["mask"].to(device, non_blocking=True).long()
-        return {"pred": vote(logits).argmax(dim=1), "target": target}
+        content = content_mask(images)
+        return {"pred": pred, "target": target, "confidence": confidence, "content": content}
 
     evaluator = Engine(evaluate)
     for name, metric in metrics.items():

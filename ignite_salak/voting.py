@@ -6,8 +6,9 @@ Shape legend: N heads, B batch, C classes, H and W height and width.
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-__all__ = ["disagreement", "vote"]
+__all__ = ["disagreement", "predict_once", "vote"]
 
 
 def vote(logits_NBCHW: torch.Tensor) -> torch.Tensor:
@@ -25,6 +26,19 @@ def vote(logits_NBCHW: torch.Tensor) -> torch.Tensor:
     """
     _check_logits(logits_NBCHW)
     return logits_NBCHW.float().softmax(dim=2).mean(dim=0)
+
+
+def predict_once(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Runs the model once and lets its heads vote.
+
+    Args:
+        model: returns logits [N, B, C, H, W].
+        images: floating point [B, 3, H, W] in 0-1.
+
+    Returns:
+        Probabilities, float32 [B, C, H, W].
+    """
+    return vote(model(images))
 
 
 def disagreement(logits_NBCHW: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:

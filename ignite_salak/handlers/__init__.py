@@ -3,7 +3,7 @@
 from ignite_salak.handlers.best_model import BestModelSaver
 from ignite_salak.handlers.checkpoints import Checkpoints, RunDescription, restore
 from ignite_salak.handlers.ema import EMAUpdater, ema_decay
-from ignite_salak.handlers.evaluation import Evaluation, EvaluationResult
+from ignite_salak.handlers.evaluation import Best, Evaluation, EvaluationResult
 from ignite_salak.handlers.graceful_stop import GracefulStop
 from ignite_salak.handlers.gradient_clipper import GradientClipper
 from ignite_salak.handlers.health import Health
@@ -15,6 +15,7 @@ from ignite_salak.handlers.st_pixels import STPixelCounter
 from ignite_salak.handlers.training_log import TrainingLog
 
 __all__ = [
+    "Best",
     "BestModelSaver",
     "Checkpoints",
     "EMAUpdater",

@@ -12,7 +12,7 @@ from ignite.base import Serializable
 from ignite.engine import Engine
 
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers.evaluation import EvaluationResult
+from ignite_salak.handlers.evaluation import Best, EvaluationResult
 
 __all__ = ["BestModelSaver"]
 
@@ -48,18 +48,14 @@ class BestModelSaver(Serializable):
         engine.add_event_handler(TrainingEvents.EVALUATED, self.judge)
 
     def judge(self, engine: Engine) -> None:
-        """Saves the model if the last evaluation is the best."""
+        """Saves the model if the last evaluation is the best, and sets ``result.best``."""
         result: EvaluationResult = engine.state.evaluation
         score = result.validation["mIoU"]
         if math.isnan(score) or score <= self.score:
-            result.best = (f"Best validation mIoU: {self.score:.4f} at iteration {self.iteration}",)
+            result.best = Best(self.score, self.iteration, self.path, None)
             return
         self.save(self.path, {"iteration": result.iteration, "scores": result.validation})
-        previous = f"{self.score:.4f}" if self.iteration else "none"
-        result.best = (
-            f"✓ New best validation mIoU: {score:.4f} (previous: {previous})",
-            f"  Saving best model to: {self.path}",
-        )
+        result.best = Best(score, result.iteration, self.path, self.score)
         self.score, self.iteration = score, result.iteration
 
     def state_dict(self) -> OrderedDict[str, Any]:

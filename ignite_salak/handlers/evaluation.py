@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from ignite_salak.events import TrainingEvents
+from ignite_salak.metrics import ClassIoU
 
-__all__ = ["Evaluation", "EvaluationResult"]
+__all__ = ["Best", "Evaluation", "EvaluationResult"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        score: its validation mIoU; minus infinity while there is none.
+        iteration: when it was.
+        path: the file of its model.
+        previous: the best score before, where this evaluation is the best; otherwise None.
+    """
+
+    score: float
+    iteration: int
+    path: Path
+    previous: float | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this evaluation is the best, and its model was saved just now."""
+        return self.previous is not None
 
 
 @dataclass
 class EvaluationResult:
-    """Scores of one evaluation.
+    """What one evaluation found; handlers that are attached behind it add to it.
 
     Attributes:
         iteration: when it was.
         validation: scores on the validation patches, see ``metrics.scores_from_confusion``.
         training: the same on a sample of the training patches.
-        best: what the best-model saver said, one string a line.
+        confusion: pixel counts on the validation patches, int64 [C, C], rows are the truth.
+        best: the best so far, set by ``BestModelSaver``.
+        pictures: by name, uint8 [H, W, 3], set by ``Panels``.
     """
 
     iteration: int
     validation: dict[str, float]
     training: dict[str, float]
-    best: tuple[str, ...] = ()
+    confusion: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
+    best: Best | None = None
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -38,7 +69,8 @@ class Evaluation:
     """Evaluates every N iterations and after the last, and fires ``TrainingEvents.EVALUATED``.
 
     Args:
-        evaluator: engine whose metric "scores" is a ``ClassIoU``.
+        evaluator: engine that updates ``scores``.
+        scores: the metric.
         validation: re-iterable batches of all validation patches.
         training: re-iterable batches of a fixed sample of training patches, of the same size.
         every: iterations between two evaluations.
@@ -50,15 +82,22 @@ class Evaluation:
         ValueError: ``every`` is not positive.
 
     Example:
-        >>> Evaluation(evaluator, validation_batches, training_batches, every=500).attach(trainer)
+        >>> Evaluation(evaluator, scores, validation, training, every=500).attach(trainer)
     """
 
     def __init__(
-        self, evaluator: Engine, validation: Iterable, training: Iterable, *, every: int
+        self,
+        evaluator: Engine,
+        scores: ClassIoU,
+        validation: Iterable,
+        training: Iterable,
+        *,
+        every: int,
     ) -> None:
         if every < 1:
             raise ValueError(f"--eval-every {every} is not at least 1")
         self.evaluator = evaluator
+        self.scores = scores
         self.validation = validation
         self.training = training
         self.every = every
@@ -74,11 +113,12 @@ class Evaluation:
         if iteration % self.every and iteration != engine.state.epoch_length:
             return
         engine.fire_event(TrainingEvents.EVALUATION_STARTED)
-        self.last = EvaluationResult(
-            iteration, self._scores(self.validation), self._scores(self.training)
-        )
+        validation, confusion = self._judge(self.validation)
+        training, _ = self._judge(self.training)
+        self.last = EvaluationResult(iteration, validation, training, confusion)
         engine.state.evaluation = self.last
         engine.fire_event(TrainingEvents.EVALUATED)
 
-    def _scores(self, batches: Iterable) -> dict[str, float]:
-        return dict(self.evaluator.run(batches).metrics["scores"])
+    def _judge(self, batches: Iterable) -> tuple[dict[str, float], Tensor]:
+        self.evaluator.run(batches)
+        return self.scores.result, self.scores.total

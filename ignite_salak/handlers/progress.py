@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers.evaluation import EvaluationResult
+from ignite_salak.handlers.evaluation import Best, EvaluationResult
 
 __all__ = ["EvaluationReport", "ProgressBar"]
 
@@ -70,7 +70,7 @@ class ProgressBar:
 class EvaluationReport:
     """Prints the scores of every evaluation, above the progress bar.
 
-    Attach it behind ``BestModelSaver``, whose words it prints.
+    Attach it behind ``BestModelSaver``, whose judgement it prints.
 
     Args:
         names: class names, the background first.
@@ -97,10 +97,22 @@ class EvaluationReport:
             f"(with background {scores['mIoU_with_background']:.4f})",
             f"Train/Val Gap: {result.gap:.4f}",
             *(f"  {name:<{width}}  IoU {_shown(scores[f'IoU/{name}'])}" for name in self.names),
-            *result.best,
+            *_judgement(result.best),
             _RULE,
         ]
         _print("\n".join(lines))
+
+
+def _judgement(best: Best | None) -> list[str]:
+    if best is None:
+        return []
+    if best.previous is None:
+        return [f"Best validation mIoU: {best.score:.4f} at iteration {best.iteration}"]
+    previous = f"{best.previous:.4f}" if math.isfinite(best.previous) else "none"
+    return [
+        f"✓ New best validation mIoU: {best.score:.4f} (previous: {previous})",
+        f"  Saving best model to: {best.path}",
+    ]
 
 
 def _shown(score: float) -> str:

@@ -61,6 +61,8 @@ class ClassIoU(Metric):
 
     Attributes:
         confusion: int64 [C, C], rows are the truth, of this rank since the last reset.
+        total: the same of all ranks, on the CPU, when ``compute`` was last called.
+        result: what ``compute`` last returned.
 
     Example:
         >>> evaluator = create_evaluator(model, {"scores": ClassIoU(classes.names)})
@@ -72,6 +74,8 @@ class ClassIoU(Metric):
 
     def __init__(self, names: Sequence[str], device: torch.device | str = "cpu") -> None:
         self.names = tuple(names)
+        self.total = torch.zeros(0, 0, dtype=torch.long)
+        self.result: dict[str, float] = {}
         super().__init__(device=device)
 
     @reinit__is_reduced
@@ -103,4 +107,6 @@ class ClassIoU(Metric):
     @sync_all_reduce("confusion")
     def compute(self) -> dict[str, float]:
         """Returns the scores of all batches since the last reset."""
-        return scores_from_confusion(self.confusion, self.names)
+        self.total = self.confusion.cpu().clone()
+        self.result = scores_from_confusion(self.total, self.names)
+        return self.result

@@ -7,7 +7,7 @@ import pytest
 
 from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers import BestModelSaver, EvaluationResult
+from ignite_salak.handlers import Best, BestModelSaver, EvaluationResult
 
 PATH = Path("best_model_ema.pth")
 
@@ -37,10 +37,10 @@ def test_saves_only_what_beats_all_before_and_says_so():
     saved, results = judge(saver, [0.2, 0.5, 0.5, 0.4, 0.6712])
     assert saved == [1, 2, 5]
     assert (saver.score, saver.iteration) == (0.6712, 5)
-    assert results[0].best[0] == "✓ New best validation mIoU: 0.2000 (previous: none)"
-    assert results[4].best[0] == "✓ New best validation mIoU: 0.6712 (previous: 0.5000)"
-    assert str(PATH) in results[4].best[1]
-    assert results[3].best == ("Best validation mIoU: 0.5000 at iteration 2",)
+    assert results[0].best == Best(0.2, 1, PATH, -math.inf)
+    assert results[4].best == Best(0.6712, 5, PATH, 0.5)
+    assert results[3].best == Best(0.5, 2, PATH, None)
+    assert [result.best.is_new for result in results] == [True, True, False, False, True]
 
 
 def test_nan_is_never_the_best_and_never_blocks():

@@ -16,12 +16,15 @@ def evaluated_at(total, every, start=0):
     seen = []
     evaluator = Engine(lambda engine, batch: None)
 
+    scores = ClassIoU(("background", "a"))
+
     def set_scores(engine):
-        engine.state.metrics["scores"] = {"mIoU": engine.state.batch}
+        scores.result = {"mIoU": engine.state.batch}
+        scores.total = torch.full((2, 2), round(100 * engine.state.batch))
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, set_scores)
     trainer = create_trainer(lambda engine, batch: {})
-    evaluation = Evaluation(evaluator, [0.25], [0.75], every=every)
+    evaluation = Evaluation(evaluator, scores, [0.25], [0.75], every=every)
     evaluation.attach(trainer)
     trainer.add_event_handler(
         TrainingEvents.EVALUATED, lambda engine: seen.append(engine.state.evaluation)
@@ -33,7 +36,7 @@ def evaluated_at(total, every, start=0):
 
 def test_a_bad_interval_is_refused():
     with pytest.raises(ValueError, match="--eval-every 0"):
-        Evaluation(Engine(lambda e, b: None), [], [], every=0)
+        Evaluation(Engine(lambda e, b: None), ClassIoU(("a", "b")), [], [], every=0)
 
 
 def test_every_n_iterations_and_after_the_last():
@@ -47,6 +50,7 @@ def test_gap_is_training_minus_validation():
     assert result.validation["mIoU"] == 0.25
     assert result.training["mIoU"] == 0.75
     assert result.gap == 0.5
+    assert result.confusion.tolist() == [[25, 25], [25, 25]]
 
 
 def test_judges_the_averaged_model_and_disturbs_neither_weights_nor_training_mode():
@@ -66,17 +70,20 @@ def test_judges_the_averaged_model_and_disturbs_neither_weights_nor_training_mod
     student.answer.data[2] = 1.0
     ema.update()
     student.answer.data = torch.tensor([0.0, 1.0, 0.0])
-    metric = {"scores": ClassIoU(("background", "a", "b"))}
+    scores = ClassIoU(("background", "a", "b"))
     batch = {
         "image": torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
         "mask": torch.full((1, 2, 2), 2, dtype=torch.uint8),
     }
     student.train()
-    evaluation = Evaluation(create_evaluator(ema.model, metric), [batch], [batch], every=1)
+    evaluator = create_evaluator(ema.model, {"scores": scores})
+    evaluation = Evaluation(evaluator, scores, [batch], [batch], every=1)
     trainer = create_trainer(lambda engine, batch: {})
     evaluation.attach(trainer)
     trainer.run([0])
     assert evaluation.last.validation["mIoU"] == 1.0
     assert math.isnan(evaluation.last.validation["IoU/a"])
+    assert evaluation.last.confusion[2, 2] == 4
+    assert evaluation.last.confusion.sum() == 4
     assert student.training
     assert student.answer.tolist() == [0.0, 1.0, 0.0]

@@ -1,12 +1,14 @@
 """What the terminal shows."""
 
 import math
+from pathlib import Path
 
+import pytest
 import torch
 
 from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers import EvaluationReport, EvaluationResult, ProgressBar, TrainingLog
+from ignite_salak.handlers import Best, EvaluationReport, EvaluationResult, ProgressBar, TrainingLog
 
 
 def test_the_bar_shows_the_logged_numbers(capsys):
@@ -35,7 +37,7 @@ def test_the_evaluation_block_is_that_of_the_guide(capsys):
             "IoU/bg": math.nan,
         }
         engine.state.evaluation = EvaluationResult(
-            1, scores, {"mIoU": 0.6834}, ("✓ New best validation mIoU: 0.6712 (previous: 0.6453)",)
+            1, scores, {"mIoU": 0.6834}, best=Best(0.6712, 1, Path("b.pth"), 0.6453)
         )
         engine.fire_event(TrainingEvents.EVALUATED)
         return {}
@@ -51,4 +53,28 @@ def test_the_evaluation_block_is_that_of_the_guide(capsys):
     assert "Train/Val Gap: 0.0122" in lines
     assert "  crop  IoU 0.6712" in lines
     assert "  bg    IoU absent" in lines
-    assert lines[-2:] == ["✓ New best validation mIoU: 0.6712 (previous: 0.6453)", rule]
+    assert lines[-3:] == [
+        "✓ New best validation mIoU: 0.6712 (previous: 0.6453)",
+        "  Saving best model to: b.pth",
+        rule,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (Best(0.5, 2, Path("b.pth"), None), "Best validation mIoU: 0.5000 at iteration 2"),
+        (Best(0.2, 1, Path("b.pth"), -math.inf), "(previous: none)"),
+    ],
+)
+def test_what_is_said_of_the_best(capsys, best, words):
+    def step(engine, batch):
+        scores = {"mIoU": 0.2, "mIoU_with_background": 0.2, "IoU/bg": 0.2}
+        engine.state.evaluation = EvaluationResult(1, scores, scores, best=best)
+        engine.fire_event(TrainingEvents.EVALUATED)
+        return {}
+
+    trainer = create_trainer(step)
+    EvaluationReport(("bg",)).attach(trainer)
+    trainer.run([0])
+    assert words in capsys.readouterr().out
