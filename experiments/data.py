@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,31 @@ import torch
 
 from experiments.options import DataOptions, RunOptions
 from ignite_salak.classes import ClassMap
-from ignite_salak.data.balance import balanced_weights, format_balance, inspect_masks
+from ignite_salak.data.balance import (
+    MaskStatistics,
+    balanced_weights,
+    format_balance,
+    inspect_masks,
+)
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
 from ignite_salak.data.patches import PatchIndex, scan_patches
-from ignite_salak.data.splits import Split, masked_patches, sample_patches, split_patches
+from ignite_salak.data.splits import (
+    Split,
+    diverse_patches,
+    masked_patches,
+    sample_patches,
+    split_patches,
+)
+from ignite_salak.handlers.panels import Gallery
 
 __all__ = ["RunData", "load_data"]
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT_SAMPLES = 256
 _MANY_IGNORED = 0.2
+_CANDIDATES = 4  # unlabelled patches that are read for every one that is drawn: some are padding
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,8 @@ class RunData:
         stream: training batches.
         validation: all validation patches.
         training: a fixed sample of the labelled training patches, as many as in validation.
+        panel_validation: validation patches that are drawn at every evaluation, None for none.
+        panel_unlabeled: the same of the unlabelled patches.
     """
 
     classes: ClassMap
@@ -46,25 +63,36 @@ class RunData:
     stream: TrainingStream
     validation: EvaluationBatches
     training: EvaluationBatches
+    panel_validation: Gallery | None = None
+    panel_unlabeled: Gallery | None = None
 
 
 def load_data(
-    options: DataOptions, run: RunOptions, *, batch_size: int, device: torch.device
+    options: DataOptions,
+    run: RunOptions,
+    *,
+    batch_size: int,
+    device: torch.device,
+    panels: int = 0,
 ) -> RunData:
-    """Scans, inspects, splits and prints what was found; see the parts for the errors."""
+    """Scans, inspects, splits and prints what was found; see the parts for the errors.
+
+    Args:
+        options: the data.
+        run: seed and workers.
+        batch_size: patches of either kind a batch.
+        device: where they will go.
+        panels: patches of either pool that are drawn at every evaluation.
+
+    Raises:
+        ValueError: ``panels`` is negative.
+    """
+    if panels < 0:
+        raise ValueError(f"--panels {panels} is negative")
     root = options.root()
     classes = options.load_classes()
-    index = scan_patches(root)
-    if index.orphan_masks:
-        _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
     lists = {"labeled_files": options.labeled_files, "val_files": options.val_files}
-    masked = masked_patches(index, **lists)
-    step = max(1, len(masked) // _FORMAT_SAMPLES)
-    samples = [index.mask_path(patch) for patch in masked[::step]]
-    reader = MaskReader.resolve(classes, options.mask_format, samples)
-    statistics = inspect_masks(index, masked, reader, skip_bad_files=options.skip_bad_files)
-    for reason in statistics.bad_files.values():
-        _LOGGER.warning("skipped a bad file: %s", reason)
+    index, reader, statistics = _inspect(root, options, classes, lists)
     split = split_patches(
         index,
         statistics.counts,
@@ -76,19 +104,8 @@ def load_data(
     pixels = statistics.counts[split.labeled].sum(axis=0)
     weights = balanced_weights(pixels)
     _LOGGER.info("patches under %s\n%s", index.root, split.describe(index))
-    _LOGGER.info("labelled training pixels\n%s", format_balance(classes, pixels, weights))
-    _warn_absent(classes, pixels)
-    _warn_ignored(int(statistics.ignored[split.labeled].sum()), int(pixels.sum()))
-
-    def patches(which: np.ndarray, mask_reader: MaskReader | None) -> PatchDataset:
-        return PatchDataset(
-            index,
-            which,
-            mask_reader,
-            input_size=options.input_size,
-            skip_bad_files=options.skip_bad_files,
-        )
-
+    _report_pixels(classes, pixels, weights, int(statistics.ignored[split.labeled].sum()))
+    patches = functools.partial(_patches, index, options)
     loading: dict[str, Any] = {
         "batch_size": batch_size,
         "num_workers": run.num_workers,
@@ -106,7 +123,56 @@ def load_data(
         TrainingStream(patches(split.labeled, reader), unlabeled, seed=run.seed, **loading),
         EvaluationBatches(patches(split.validation, reader), **loading),
         EvaluationBatches(patches(sample, reader), **loading),
+        _gallery(patches(diverse_patches(statistics.counts, split.validation, panels), reader)),
+        _gallery(
+            patches(sample_patches(split.unlabeled, panels * _CANDIDATES, run.seed), None), panels
+        ),
     )
+
+
+def _inspect(
+    root: Path, options: DataOptions, classes: ClassMap, lists: dict[str, Path | None]
+) -> tuple[PatchIndex, MaskReader, MaskStatistics]:
+    index = scan_patches(root)
+    if index.orphan_masks:
+        _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
+    masked = masked_patches(index, **lists)
+    step = max(1, len(masked) // _FORMAT_SAMPLES)
+    samples = [index.mask_path(patch) for patch in masked[::step]]
+    reader = MaskReader.resolve(classes, options.mask_format, samples)
+    statistics = inspect_masks(index, masked, reader, skip_bad_files=options.skip_bad_files)
+    for reason in statistics.bad_files.values():
+        _LOGGER.warning("skipped a bad file: %s", reason)
+    return index, reader, statistics
+
+
+def _patches(
+    index: PatchIndex, options: DataOptions, which: np.ndarray, reader: MaskReader | None
+) -> PatchDataset:
+    return PatchDataset(
+        index,
+        which,
+        reader,
+        input_size=options.input_size,
+        skip_bad_files=options.skip_bad_files,
+    )
+
+
+def _gallery(patches: PatchDataset, size: int | None = None) -> Gallery | None:
+    """The patches under their folders and names; None where there are none."""
+    index = patches.index
+    folders = [index.folders[folder] for folder in index.folder_ids[patches.patches]]
+    stems = [Path(image).stem for image in index.images[patches.patches].tolist()]
+    names = [f"{folder}/{stem}".lstrip("/") for folder, stem in zip(folders, stems, strict=True)]
+    return Gallery(patches, names, size) if names else None
+
+
+def _report_pixels(
+    classes: ClassMap, pixels: np.ndarray, weights: np.ndarray, ignored: int
+) -> None:
+    _LOGGER.info("labelled training pixels\n%s", format_balance(classes, pixels, weights))
+    _warn_absent(classes, pixels)
+    _warn_ignored(ignored, int(pixels.sum()))
 
 
 def _warn_absent(classes: ClassMap, pixels: np.ndarray) -> None:

@@ -3,14 +3,26 @@
 from ignite_salak.handlers.best_model import BestModelSaver
 from ignite_salak.handlers.checkpoints import Checkpoints, RunDescription, restore
 from ignite_salak.handlers.ema import EMAUpdater, ema_decay
-from ignite_salak.handlers.evaluation import Best, Evaluation, EvaluationResult
+from ignite_salak.handlers.evaluation import (
+    Best,
+    Evaluation,
+    EvaluationResult,
+    validation_score,
+)
 from ignite_salak.handlers.graceful_stop import GracefulStop
 from ignite_salak.handlers.gradient_clipper import GradientClipper
 from ignite_salak.handlers.health import Health
 from ignite_salak.handlers.history import History
 from ignite_salak.handlers.lr_schedule import WarmupCosine, warmup_cosine_factor
-from ignite_salak.handlers.monitors import ScalarMonitor, TensorBoardMonitor, WandBMonitor
+from ignite_salak.handlers.monitors import (
+    ClearMLMonitor,
+    Monitor,
+    TensorBoardMonitor,
+    WandBMonitor,
+)
+from ignite_salak.handlers.panels import Gallery, Panels
 from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
+from ignite_salak.handlers.run_summary import RunSummary
 from ignite_salak.handlers.st_pixels import STPixelCounter
 from ignite_salak.handlers.training_log import TrainingLog
 
@@ -18,23 +30,28 @@ __all__ = [
     "Best",
     "BestModelSaver",
     "Checkpoints",
+    "ClearMLMonitor",
     "EMAUpdater",
     "Evaluation",
     "EvaluationReport",
     "EvaluationResult",
+    "Gallery",
     "GracefulStop",
     "GradientClipper",
     "Health",
     "History",
+    "Monitor",
+    "Panels",
     "ProgressBar",
     "RunDescription",
+    "RunSummary",
     "STPixelCounter",
-    "ScalarMonitor",
     "TensorBoardMonitor",
     "TrainingLog",
     "WandBMonitor",
     "WarmupCosine",
     "ema_decay",
     "restore",
+    "validation_score",
     "warmup_cosine_factor",
 ]

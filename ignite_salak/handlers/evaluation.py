@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from ignite_salak.events import TrainingEvents
 from ignite_salak.metrics import ClassIoU
 
-__all__ = ["Best", "Evaluation", "EvaluationResult"]
+__all__ = ["Best", "Evaluation", "EvaluationResult", "validation_score"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +123,12 @@ class Evaluation:
     def _judge(self, batches: Iterable) -> tuple[dict[str, float], Tensor]:
         self.evaluator.run(batches)
         return self.scores.result, self.scores.total
+
+
+def validation_score(engine: Engine) -> float:
+    """Returns the validation mIoU of the last evaluation, minus infinity for NaN.
+
+    It is the score function for ignite's ``EarlyStopping``, to which NaN would be an improvement.
+    """
+    score = engine.state.evaluation.validation["mIoU"]
+    return -math.inf if math.isnan(score) else score

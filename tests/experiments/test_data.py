@@ -73,3 +73,52 @@ def test_many_ignored_pixels_are_a_warning(plantation, caplog):
         Image.fromarray(pixels).save(path)
     load(plantation)
     assert "50 % of the labelled training pixels are ignored" in caplog.text
+
+
+def load_panels(plantation, panels):
+    options = DataOptions(data_root=plantation.root)
+    return load_data(options, RunOptions(num_workers=0), batch_size=4, device=CPU, panels=panels)
+
+
+def test_panels_are_fixed_patches_of_the_two_pools_with_their_names(shared_plantation):
+    data = load_panels(shared_plantation, 3)
+    pools = {
+        "panel_validation": (data.split.validation, {"image", "mask"}),
+        "panel_unlabeled": (data.split.unlabeled, {"image"}),
+    }
+    again = load_panels(shared_plantation, 3)
+    for name, (pool, keys) in pools.items():
+        gallery = getattr(data, name)
+        assert gallery.names == getattr(again, name).names
+        assert len(set(gallery.names)) == len(gallery.patches)
+        assert len(gallery.read()) == 3
+        for position, shown in enumerate(gallery.names):
+            patch = gallery.patches.patches[position]
+            assert patch in pool
+            assert data.index.image_path(patch).stem == shown.rpartition("/")[2]
+            assert shown.startswith(data.index.folders[data.index.folder_ids[patch]] + "/")
+            assert set(gallery.patches[position]) == keys
+
+
+def test_panels_do_not_change_the_batches(shared_plantation):
+    for name in ("labeled", "unlabeled"):
+        first, second = (
+            next(iter(load_panels(shared_plantation, count).stream))[name]["image"]
+            for count in (0, 4)
+        )
+        assert torch.equal(first, second)
+
+
+def test_no_panels_unless_asked_for_or_where_a_pool_is_empty(plantation):
+    data = load(plantation)
+    assert (data.panel_validation, data.panel_unlabeled) == (None, None)
+    for folder in ("salak-1-3", "salak-1-4"):
+        shutil.rmtree(plantation.root / folder)
+    data = load_panels(plantation, 2)
+    assert len(data.panel_validation.names) == 2
+    assert data.panel_unlabeled is None
+
+
+def test_a_negative_number_of_panels_is_refused(shared_plantation):
+    with pytest.raises(ValueError, match="--panels -1 is negative"):
+        load_panels(shared_plantation, -1)

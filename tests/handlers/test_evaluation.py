@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 
 from ignite_salak.engines import create_evaluator, create_trainer
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers import EMAUpdater, Evaluation
+from ignite_salak.handlers import EMAUpdater, Evaluation, EvaluationResult, validation_score
 from ignite_salak.metrics import ClassIoU
 
 
@@ -87,3 +87,10 @@ def test_judges_the_averaged_model_and_disturbs_neither_weights_nor_training_mod
     assert evaluation.last.confusion.sum() == 4
     assert student.training
     assert student.answer.tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("miou", "score"), [(0.5, 0.5), (math.nan, -math.inf)])
+def test_nan_is_the_worst_score(miou, score):
+    trainer = create_trainer(lambda engine, batch: {})
+    trainer.state.evaluation = EvaluationResult(1, {"mIoU": miou}, {})
+    assert validation_score(trainer) == score
