@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
-from torchmetrics.functional.classification import multiclass_jaccard_index
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_jaccard_index,
+)
 
 from ignite_salak.engines import create_evaluator
 from ignite_salak.metrics import ClassIoU, scores_from_confusion
@@ -48,6 +51,28 @@ def test_agrees_with_scikit_learn_and_torchmetrics(seed):
     expected = precision_recall_fscore_support(truth, guess)
     for name, values in zip(("precision", "recall", "F1"), expected[:3], strict=True):
         assert [scores[f"{name}/{n}"] for n in NAMES] == pytest.approx(values, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("present", [(0, 1, 3), (1, 2), (3,)])
+def test_agrees_where_classes_are_absent_and_much_is_ignored(seed, present):
+    pred, target = random_masks(seed, present)
+    pred = torch.where(torch.isin(pred, torch.tensor(present)), pred, present[0])
+    target[:, :8] = 255
+    metric, scores = measure((pred, target))
+    kept = target != 255
+    truth, guess = target[kept].numpy(), pred[kept].numpy()
+    matrix = confusion_matrix(truth, guess, labels=range(4))
+    assert np.array_equal(metric.confusion.numpy(), matrix)
+    theirs = multiclass_confusion_matrix(pred, target, 4, ignore_index=255)
+    assert np.array_equal(theirs.numpy(), matrix)
+    ours = np.array([scores[f"IoU/{name}"] for name in NAMES])
+    expected = jaccard_score(truth, guess, average=None, labels=range(4), zero_division=0)
+    assert np.array_equal(np.isfinite(ours), np.isin(range(4), present))
+    assert ours[list(present)] == pytest.approx(expected[list(present)], abs=1e-6)
+    jaccard = multiclass_jaccard_index(pred, target, 4, average="none", ignore_index=255)
+    assert ours[list(present)] == pytest.approx(jaccard.numpy()[list(present)], abs=1e-6)
+    assert scores["mIoU_with_background"] == pytest.approx(np.mean(expected[list(present)]))
 
 
 def test_an_absent_class_is_nan_and_leaves_the_mean():
