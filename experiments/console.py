@@ -11,18 +11,31 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import tyro
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments.options import RunOptions, from_json, to_dict
 from ignite_salak.files import write_json
 
-__all__ = ["open_folder", "parse", "prepare", "run_script", "write_config"]
+__all__ = [
+    "Machine",
+    "open_folder",
+    "parse",
+    "prepare",
+    "run_script",
+    "set_up",
+    "surroundings",
+    "write_config",
+]
 
 _Options = TypeVar("_Options")
-_RUN_FILES = ("*checkpoint*.pth", "*_model*.pth", "history.csv", "tensorboard/events.*")
+_RUN_FILES = (
+    *("*checkpoint*.pth", "*_model*.pth", "history.csv", "summary.json", "report.html"),
+    *("panels/*.png", "tensorboard/events.*"),
+)
 _PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
 
 
@@ -45,7 +58,8 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     debug = "--debug" in given
     try:
-        main([argument for argument in given if argument != "--debug"])
+        with logging_redirect_tqdm():  # messages above a progress bar, not in its line
+            main([argument for argument in given if argument != "--debug"])
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             traceback.print_exc()
@@ -80,17 +94,34 @@ def parse(
     return tyro.cli(kind, args=rest, default=default, config=config)
 
 
+class Machine(Protocol):
+    """Options that say what a script runs on."""
+
+    device: str
+    num_workers: int
+    threads: int
+
+
 def prepare(options: RunOptions) -> torch.device:
-    """Refuses a folder that holds another run, sets torch's threads, and chooses the device.
+    """Refuses a folder that holds another run, then does what ``set_up`` does.
+
+    Raises:
+        FileExistsError: the folder holds a run that is not the one to continue.
+        ValueError: see ``set_up``.
+    """
+    _refuse_occupied(options)
+    return set_up(options)
+
+
+def set_up(options: Machine) -> torch.device:
+    """Sets torch's threads and chooses the device.
 
     The options then hold the threads in use, and no more workers than there are cores, on which
     nothing but the speed depends.
 
     Raises:
-        FileExistsError: the folder holds a run that is not the one to continue.
         ValueError: the device does not exist, or a number is negative.
     """
-    _refuse_occupied(options)
     if options.threads < 0 or options.num_workers < 0:
         raise ValueError(
             f"--threads {options.threads} and --num-workers {options.num_workers}: not below 0"
@@ -144,7 +175,15 @@ def write_config(folder: Path, options: Any, device: torch.device, facts: dict[s
     """
     values = to_dict(options)
     values["run"] |= {"restore_from": None, "overwrite": False}
-    environment = {
+    defaults = to_dict(type(options)())
+    known = {"options": values, "defaults": defaults, **facts}
+    content = {**known, "environment": surroundings(device)}
+    write_json(folder / "config.json", content)
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Returns the command, the versions and the hardware, as plain values."""
+    return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -153,7 +192,6 @@ def write_config(folder: Path, options: Any, device: torch.device, facts: dict[s
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpus": os.cpu_count(),
     }
-    write_json(folder / "config.json", {"options": values, **facts, "environment": environment})
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from ignite_salak.classes import ClassMap
+from ignite_salak.handlers import ClearMLMonitor, Monitor, TensorBoardMonitor, WandBMonitor
 from ignite_salak.models.model_file import ModelSpec
 
 __all__ = [
@@ -277,6 +278,39 @@ class MonitorOptions:
     """Where W&B keeps the run: server or this machine; WANDB_MODE, or online, if not given."""
     panels: int = 4
     """Patches of either pool that are drawn at every evaluation, to CHECKPOINT_DIR/panels."""
+
+    def build(self, folder: Path, options: dict[str, Any]) -> list[Monitor]:
+        """Builds what is switched on.
+
+        Args:
+            folder: the run's folder, whose name is that of the run unless another is given.
+            options: all options of the run, plain values.
+
+        Raises:
+            ModuleNotFoundError: a package is not installed.
+            ValueError: a run name, a mode or offline is given, but no project.
+        """
+        for flag, value, project in (
+            ("--clearml-run-name", self.clearml_run_name, self.clearml_project),
+            ("--clearml-offline", self.clearml_offline or None, self.clearml_project),
+            ("--wandb-run-name", self.wandb_run_name, self.wandb_project),
+            ("--wandb-mode", self.wandb_mode, self.wandb_project),
+        ):
+            if value is not None and project is None:
+                service = flag.split("-")[2]
+                raise ValueError(f"{flag} does nothing without --{service}-project NAME")
+        name = folder.resolve().name
+        monitors: list[Monitor] = []
+        if self.tensorboard:
+            monitors.append(TensorBoardMonitor(folder / "tensorboard", options))
+        if self.clearml_project is not None:
+            run = self.clearml_run_name or name
+            offline = self.clearml_offline
+            monitors.append(ClearMLMonitor(self.clearml_project, run, options, offline=offline))
+        if self.wandb_project is not None:
+            run, mode = self.wandb_run_name or name, self.wandb_mode
+            monitors.append(WandBMonitor(self.wandb_project, run, options, folder, mode=mode))
+        return monitors
 
 
 def to_dict(options: Any) -> dict[str, Any]:

@@ -8,16 +8,14 @@ The recipe is that of the V3 quick reference; ``main`` is the composition, from 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
 from ignite.handlers import EarlyStopping
 
 from experiments.console import open_folder, parse, prepare, run_script, write_config
@@ -49,19 +47,21 @@ from ignite_salak.handlers import (
     GradientClipper,
     Health,
     History,
+    Panels,
     ProgressBar,
     RunDescription,
+    RunSummary,
     STPixelCounter,
-    TensorBoardMonitor,
     TrainingLog,
-    WandBMonitor,
     WarmupCosine,
     restore,
+    validation_score,
 )
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.metrics import ClassIoU
 from ignite_salak.models.model_file import save_model
 from ignite_salak.randomness import derive_seed
+from ignite_salak.report import reporting
 from ignite_salak.steps import SelfTrainingStep
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.self_training import Views
@@ -101,7 +101,10 @@ def main(arguments: Sequence[str]) -> None:
     # Data
     if options.demo and options.data.data_root is not None:
         make_plantation(options.data.data_root)
-    data = load_data(options.data, run, batch_size=schedule.batch_size, device=device)
+    panels = options.monitors.panels
+    data = load_data(
+        options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
+    )
     classes = data.classes
     thresholds = options.self_training.thresholds(classes)
 
@@ -139,15 +142,24 @@ def main(arguments: Sequence[str]) -> None:
     scores = ClassIoU(classes.names, device)
     evaluator = create_evaluator(ema.model, {"scores": scores}, device=device, precision=precision)
 
-    def save_ema(path: Path, facts: dict[str, Any]) -> None:
-        save_model(path, ema.model, spec, classes, {**facts, "input_size": options.data.input_size})
+    sources = data.split.sources(data.index)
+    facts = {
+        "input_size": options.data.input_size,
+        "thresholds": dict(zip(classes.names, thresholds, strict=True)),
+        "sources": {pool: sources[pool] for pool in ("labelled", "validation")},
+    }
+
+    def save_ema(path: Path, scores: dict[str, Any]) -> None:
+        save_model(path, ema.model, spec, classes, {**facts, **scores})
 
     best = BestModelSaver(folder / "best_model_ema.pth", save_ema)
     st_pixels = STPixelCounter(classes.names, device)
     history = History(folder / "history.csv")
     health = Health(classes.names, self_training=step.weight > 0)
     patience = sys.maxsize if run.early_stop_patience is None else run.early_stop_patience
-    early = EarlyStopping(patience, _validation_score, trainer)
+    early = EarlyStopping(patience, validation_score, trainer)
+    summary = RunSummary(folder / "summary.json", health, classes.names, total=schedule.num_steps)
+    monitors = options.monitors.build(folder, to_dict(options))
     progress = ProgressBar("Training V3")
     stop = GracefulStop()
     fixed = {
@@ -171,7 +183,7 @@ def main(arguments: Sequence[str]) -> None:
     GradientClipper(model, schedule.gradient_clip).attach(trainer)
     ema.attach(trainer)
     st_pixels.attach(trainer)
-    TrainingLog(run.log_every).attach(trainer)
+    TrainingLog(run.log_every, device).attach(trainer)
     progress.attach(trainer)
     Evaluation(evaluator, scores, data.validation, data.training, every=run.eval_every).attach(
         trainer
@@ -180,10 +192,20 @@ def main(arguments: Sequence[str]) -> None:
     best.attach(trainer)
     EvaluationReport(classes.names).attach(trainer)
     health.attach(trainer)
-    if options.monitors.tensorboard:
-        TensorBoardMonitor(folder / "tensorboard").attach(trainer)
-    if options.monitors.wandb_project is not None:
-        WandBMonitor(options.monitors.wandb_project, to_dict(options), folder).attach(trainer)
+    summary.attach(trainer)
+    Panels(
+        ema.model,
+        classes,
+        folder / "panels",
+        validation=data.panel_validation,
+        unlabeled=data.panel_unlabeled,
+        labeler=model,
+        thresholds=thresholds if step.weight > 0 else None,
+        device=device,
+        precision=precision,
+    ).attach(trainer)
+    for monitor in monitors:
+        monitor.attach(trainer)
     trainer.add_event_handler(TrainingEvents.EVALUATED, early)
     stop.attach(trainer)
     checkpoints = Checkpoints(
@@ -197,17 +219,15 @@ def main(arguments: Sequence[str]) -> None:
             run.restore_from, state, total=schedule.num_steps, device=device
         )
     open_folder(run)
-    facts = {
-        "classes": classes.to_dict(),
-        "thresholds": dict(zip(classes.names, thresholds, strict=True)),
-        "class_weights": dict(zip(classes.names, data.class_weights.tolist(), strict=True)),
-        "sources": data.split.sources(data.index),
-    }
-    write_config(folder, options, device, facts)
+    weights = dict(zip(classes.names, data.class_weights.tolist(), strict=True))
+    found = {"classes": classes.to_dict(), "class_weights": weights, "sources": sources}
+    write_config(folder, options, device, {**facts, **found})
     if data.stream.start >= schedule.num_steps or early.counter >= early.patience:
         print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
     else:
-        with closing(progress):
+        with reporting(folder), summary, ExitStack() as stack:
+            for close in (*(monitor.close for monitor in monitors), progress.close):
+                stack.callback(close)
             trainer.run(data.stream, max_epochs=1, epoch_length=schedule.num_steps)
     if stop.signal_name is not None:
         print(
@@ -215,7 +235,7 @@ def main(arguments: Sequence[str]) -> None:
             f"--restore-from {checkpoints.latest}"
         )
         return
-    ending = {"iteration": trainer.state.iteration, "input_size": options.data.input_size}
+    ending = {**facts, "iteration": trainer.state.iteration}
     save_model(folder / "final_model_ema.pth", ema.model, spec, classes, ending)
     save_model(folder / "final_model.pth", model, spec, classes, ending)
     print(f"best validation mIoU {best.score:.4f} at iteration {best.iteration}: {best.path}")
@@ -228,11 +248,6 @@ _YOUR_OWN_DATA = """\
 Train on your own patches, once they lie in DATA/<folder>/images and DATA/<folder>/masks:
   python -m experiments.train_v3 --data-root DATA --class-mapping DATA/class_mapping.csv \
 --checkpoint-dir checkpoints_v3"""
-
-
-def _validation_score(engine: Engine) -> float:
-    score = engine.state.evaluation.validation["mIoU"]
-    return -math.inf if math.isnan(score) else score
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ TINY = [
     "--learning-rate=0.003",
     "--ema-decay=0.9",
     "--no-tensorboard",
+    "--panels=1",
 ]
 
 

@@ -1,6 +1,7 @@
 """A run that was killed ends as if it had not been."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -102,6 +103,8 @@ def test_a_signal_saves_and_exits_cleanly(shared_plantation, tmp_path, tiny_flag
     assert "Traceback" not in errors
     assert (folder / "latest_checkpoint.pth").exists()
     assert not (folder / "final_model_ema.pth").exists()
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["state"] == "interrupted"
+    assert "interrupted" in (folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +43,22 @@ def test_files_of_a_run(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("latest_checkpoint.pth", "checkpoint_4.pth", "best_model_ema.pth", "final_model.pth"),
-        *("final_model_ema.pth", "config.json", "history.csv", "tensorboard"),
+        *("final_model_ema.pth", "config.json", "history.csv", "tensorboard", "panels"),
+        *("summary.json", "report.html"),
     }
     assert list((finished / "tensorboard").iterdir())
+    assert {path.name for path in (finished / "panels").iterdir()} == {
+        f"{pool}_{iteration}.png"
+        for pool in ("validation", "unlabeled")
+        for iteration in ("000003", "000006")
+    }
     saved = load_model(finished / "best_model_ema.pth")
     assert saved.model(torch.rand(1, 3, 32, 32)).shape == (3, 1, 7, 32, 32)
     assert saved.facts["scores"]["mIoU"] >= 0
+    config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
+    for pool in ("labelled", "validation"):
+        assert saved.facts["sources"][pool] == config["sources"][pool]
+    assert saved.facts["thresholds"] == config["thresholds"]
 
 
 def test_history_has_losses_st_pixels_and_scores(finished):
@@ -107,11 +119,12 @@ def test_the_guides_flags_are_there(capsys):
         "ce-weight dice-weight focal-weight confidence-threshold st-loss-weight scale-min "
         "scale-max learning-rate warmup-iters gradient-clip ema-decay val-split restore-from "
         "seed device num-workers threads input-size early-stop-patience labeled-files val-files "
-        "encoder-weights st-start-iter classwise-thresholds precision"
+        "encoder-weights st-start-iter classwise-thresholds precision clearml-project "
+        "clearml-run-name wandb-run-name wandb-mode panels"
     )
     switches = (
         "use-multi-head use-combined-loss use-class-weights use-classwise-threshold multi-scale "
-        "random-mirror random-scale pretrained tensorboard"
+        "random-mirror random-scale pretrained tensorboard clearml-offline"
     )
     for flag in valued.split():
         assert f"--{flag}" in shown
@@ -174,6 +187,65 @@ def test_trains_on_a_gpu(shared_plantation, tiny_flags, tmp_path, precision):
     assert float(read_history(folder)[-1]["loss"]) > 0
     latest = f"--restore-from={folder / 'checkpoint_4.pth'}"
     assert train(shared_plantation.root, folder, flags, latest) == 0
+
+
+def train_apart(root, folder, flags, *extra):
+    """Trains in a process of its own, without credentials of any service; returns its stderr."""
+    folder.mkdir()
+    config = folder / "clearml.conf"
+    config.write_text("sdk { development { report_use_subprocess: false } }", encoding="utf-8")
+    services = ("CLEARML_", "WANDB_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(services)}
+    environment |= {
+        "CLEARML_CONFIG_FILE": str(config),
+        "CLEARML_CACHE_DIR": str(folder),
+        "WANDB_CONFIG_DIR": str(folder),
+        "NETRC": str(folder / "netrc"),
+    }
+    given = [f"--data-root={root}", f"--checkpoint-dir={folder / 'run'}", *flags, *extra]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train_v3", *given],
+        env=environment,
+        cwd=SCRIPT.parents[1],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "run" / "final_model_ema.pth").exists()
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_flags_switch_clearml_and_wandb_on_and_offline(shared_plantation, tiny_flags, tmp_path):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    clearml = ["--clearml-project=salak", "--clearml-run-name=first", "--clearml-offline"]
+    wandb = ["--wandb-project=salak", "--wandb-run-name=first", "--wandb-mode=offline"]
+    folder = tmp_path / "both"
+    errors = train_apart(shared_plantation.root, folder, tiny_flags, *clearml, *wandb)
+    assert "reports no more" not in errors
+    [archive] = folder.glob("offline/*.zip")
+    with zipfile.ZipFile(archive) as session:
+        assert json.loads(session.read("task.json"))["name"] == "first"
+        assert b"st_px" in session.read("metrics.jsonl")
+    [written] = (folder / "run").glob("wandb/offline-run-*/*.wandb")
+    assert b"train/st_px" in written.read_bytes()
+
+
+@pytest.mark.slow
+def test_without_credentials_each_service_is_one_warning(shared_plantation, tiny_flags, tmp_path):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    flags = [*tiny_flags, "--clearml-project=salak", "--wandb-project=salak"]
+    errors = train_apart(shared_plantation.root, tmp_path / "none", flags)
+    warned = [line for line in errors.splitlines() if "reports no more" in line]
+    assert [line.split()[:2] for line in warned] == [
+        ["WARNING:", "ClearMLMonitor"],
+        ["WARNING:", "WandBMonitor"],
+    ]
+    assert "--clearml-offline" in warned[0]
+    assert "--wandb-mode offline" in warned[1]
 
 
 def test_early_stopping_only_when_asked(capsys, shared_plantation, tiny_flags, tmp_path):
@@ -367,6 +439,11 @@ def test_batch_larger_than_the_data(capsys, shared_plantation, tmp_path, tiny_fl
         ["--confidence-threshold=1.5"],
         ["--eval-every=0"],
         ["--device=quantum"],
+        ["--panels=-1"],
+        ["--clearml-offline"],
+        ["--clearml-run-name=a"],
+        ["--wandb-mode=offline"],
+        ["--wandb-run-name=a"],
         ["--restore-from=nowhere.pth"],
         ["--val-split=1.5"],
         ["--batch-size=0"],
