@@ -13,39 +13,40 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from ignite.metrics import Metric
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from experiments.console import parse, run_script, set_up, surroundings
-from experiments.options import SelfTrainingOptions, to_dict
+from experiments.options import to_dict
+from experiments.patch_choice import PatchOptions, check_classes, choose_patches
+from experiments.pseudo_label_judgement import (
+    PseudoLabelOptions,
+    judge_pseudo_labels,
+    precision_curves,
+)
 from experiments.tables import (
-    grid_table,
     plain,
-    quality_table,
     score_table,
     text_table,
     write_confusion,
     write_qualities,
 )
-from ignite_salak.classes import ClassMap
 from ignite_salak.data.balance import inspect_masks
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches
-from ignite_salak.data.patches import PatchIndex, scan_patches
-from ignite_salak.data.splits import masked_patches
+from ignite_salak.data.patches import scan_patches
 from ignite_salak.engines import create_evaluator
 from ignite_salak.files import write_json
 from ignite_salak.inference import AtInputSize, TestTimeAugmentation
 from ignite_salak.metrics import BoundaryBandIoU, ClassIoU, PseudoLabelCounts, PseudoLabelQuality
 from ignite_salak.models.model_file import SavedModel, load_model
-from ignite_salak.plots import confusion_figure, save_png, threshold_figure
+from ignite_salak.plots import confusion_figure, save_png
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.voting import predict_once
 
@@ -55,36 +56,6 @@ _FILES = (
     *("metrics.json", "confusion.csv", "confusion_shares.csv", "confusion.png"),
     *("pseudo_labels.csv", "pseudo_labels.png"),
 )
-
-
-@dataclass
-class PatchOptions:
-    """Patches."""
-
-    data_root: Path
-    """Folder with <folder>/images and <folder>/masks."""
-    class_mapping: Path | None = None
-    """CSV that must agree with the checkpoint's classes; DATA_ROOT/class_mapping.csv, if there."""
-    val_files: Path | None = None
-    """Text file of the source images to judge on."""
-    labeled_files: Path | None = None
-    """The same under the name of the other list; give one of the two."""
-    pool: Literal["validation", "labeled", "unlabeled", "all"] | None = None
-    """Source images of that training pool, where no list is given; unlabeled: neither trained with
-    masks nor validated on. Default: validation, or unlabeled with --pseudo-labels."""
-    mask_format: Literal["auto", "color", "index"] = "auto"
-    """How RGB masks with three equal channels are read."""
-    skip_bad_files: bool = False
-    """Go on without files that cannot be read, and list them."""
-
-    def listing(self) -> Path | None:
-        """Returns the list of source images, or None."""
-        if self.val_files is not None and self.labeled_files is not None:
-            raise ValueError("--val-files and --labeled-files are both given: give one list")
-        listing = self.val_files or self.labeled_files
-        if listing is not None and self.pool is not None:
-            raise ValueError(f"--pool {self.pool} and the list {listing}: give one of the two")
-        return listing
 
 
 @dataclass
@@ -110,37 +81,6 @@ class PredictionOptions:
         if self.input_size is None and trained_size is not None:
             return AtInputSize(trained_size, predict)
         return predict
-
-
-@dataclass
-class PseudoLabelOptions:
-    """Pseudo-labels."""
-
-    pseudo_labels: bool = False
-    """Judge how right pseudo-labels would be, and suggest thresholds."""
-    confidence_threshold: float | None = None
-    """Threshold of all classes, instead of those that the checkpoint was trained with."""
-    classwise_thresholds: tuple[str, ...] = ()
-    """Thresholds that override all others, as NAME=VALUE or INDEX=VALUE."""
-    wanted_precision: float = 0.9
-    """Share of the kept pixels that should be right, for the suggested thresholds."""
-    min_pixels: int = 1000
-    """Thresholds that keep fewer pixels of a class prove nothing and are not suggested."""
-
-    def thresholds(self, saved: SavedModel) -> list[float]:
-        """Returns the threshold of every class."""
-        if not 0.0 <= self.wanted_precision <= 1.0:
-            raise ValueError(f"--wanted-precision {self.wanted_precision} is not between 0 and 1")
-        if self.confidence_threshold is not None:
-            options = SelfTrainingOptions(
-                self.confidence_threshold, False, self.classwise_thresholds
-            )
-        else:
-            trained = (f"{n}={v}" for n, v in saved.facts.get("thresholds", {}).items())
-            options = SelfTrainingOptions(
-                classwise_thresholds=(*trained, *self.classwise_thresholds)
-            )
-        return options.thresholds(saved.classes)
 
 
 @dataclass
@@ -202,9 +142,9 @@ def main(arguments: Sequence[str]) -> None:
         )
 
     # Patches
-    _check_classes(saved.classes, options.patches)
+    check_classes(saved.classes, options.patches)
     index = scan_patches(options.patches.data_root)
-    patches = _choose_patches(index, options.patches, saved.facts, pseudo.pseudo_labels)
+    patches = choose_patches(index, options.patches, saved.facts, pseudo.pseudo_labels)
     samples = [index.mask_path(patch) for patch in patches[:: len(patches) // _FORMAT_SAMPLES + 1]]
     reader = MaskReader.resolve(saved.classes, options.patches.mask_format, samples)
     statistics = inspect_masks(
@@ -254,9 +194,11 @@ def main(arguments: Sequence[str]) -> None:
     }
     if pseudo.pseudo_labels:
         counts: PseudoLabelCounts = evaluator.state.metrics["pseudo_labels"]
-        report["pseudo_labels"] = _judge_pseudo_labels(counts, thresholds, pseudo)
+        report["pseudo_labels"] = judge_pseudo_labels(counts, thresholds, pseudo)
         write_qualities(output / "pseudo_labels.csv", counts)
-        figure = _curves(counts, saved.classes, thresholds, pseudo, f"pseudo-labels of {title}")
+        figure = precision_curves(
+            counts, saved.classes, thresholds, pseudo, f"pseudo-labels of {title}"
+        )
         save_png(figure, output / "pseudo_labels.png")
     write_json(output / "metrics.json", plain(report))
     print(f"\n{output} holds: {', '.join(n for n in _FILES if (output / n).exists())}")
@@ -271,87 +213,6 @@ def _load(path: Path, device: torch.device) -> SavedModel:
         ) from error
 
 
-def _check_classes(classes: ClassMap, options: PatchOptions) -> None:
-    path = options.class_mapping or options.data_root / "class_mapping.csv"
-    if options.class_mapping is None and not path.is_file():
-        return
-    listed = ClassMap.from_csv(path)
-    ours, theirs = (list(zip(c.names, c.colors, strict=True)) for c in (classes, listed))
-    for index, (trained, given) in enumerate(zip(ours, theirs, strict=False)):
-        if trained != given:
-            raise ValueError(
-                f"class {index} is {_shown(*trained)} in the checkpoint, but {_shown(*given)} in "
-                f"{path}: judge on data with the classes of the training"
-            )
-    if len(ours) != len(theirs):
-        raise ValueError(
-            f"the checkpoint has {len(ours)} classes, but {path} lists {len(theirs)}: judge on "
-            "data with the classes of the training"
-        )
-
-
-def _shown(name: str, color: Sequence[int]) -> str:
-    return f"{name!r} ({' '.join(map(str, color))})"
-
-
-def _choose_patches(
-    index: PatchIndex, options: PatchOptions, facts: dict[str, Any], pseudo_labels: bool
-) -> np.ndarray:
-    """Chooses the patches with masks to judge on, and says which."""
-    listing = options.listing()
-    pool = options.pool or ("unlabeled" if pseudo_labels else "validation")
-    if listing is not None:
-        sources = np.unique(index.source_ids[masked_patches(index, listing)])
-        label = f"source images of {listing}"
-    else:
-        sources = _pool_sources(index, pool, facts)
-        label = f"source images of the pool '{pool}'"
-    in_pool = np.isin(index.source_ids, sources)
-    patches = np.flatnonzero(in_pool & index.has_mask)
-    if not len(patches):
-        raise FileNotFoundError(
-            f"none of the {in_pool.sum():,} patches of the {label} under {index.root} has a mask, "
-            "so they cannot be judged; expected <folder>/masks/<stem>.png"
-        )
-    sources = np.unique(index.source_ids[patches])
-    _LOGGER.info("%s patches of %s %s", f"{len(patches):,}", f"{len(sources):,}", label)
-    if in_pool.sum() > len(patches):
-        count = f"{in_pool.sum() - len(patches):,}"
-        _LOGGER.warning("%s further patches have no mask and cannot be judged", count)
-    trained_on = set(facts.get("sources", {}).get("labelled", ()))
-    seen = sum(index.source_name(source) in trained_on for source in sources.tolist())
-    if seen:
-        _LOGGER.warning("%d of %d source images were trained on with masks", seen, len(sources))
-    return patches
-
-
-def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.ndarray:
-    every = np.arange(len(index.sources))
-    if pool == "all":
-        return every
-    if "sources" not in facts:
-        raise ValueError(
-            "the checkpoint does not remember its source images: name those to judge on by "
-            "--val-files, or take all by --pool all"
-        )
-    remembered = {kind: set(facts["sources"][kind]) for kind in ("labelled", "validation")}
-    names = [index.source_name(source) for source in every.tolist()]
-    if pool == "unlabeled":
-        return every[[name not in set().union(*remembered.values()) for name in names]]
-    wanted = remembered["labelled" if pool == "labeled" else "validation"]
-    found = every[[name in wanted for name in names]]
-    if not len(found):
-        raise ValueError(
-            f"none of the {len(wanted)} {pool} source images of the training (such as "
-            f"{min(wanted, default='none')}) is under {index.root}: name those to judge on by "
-            "--val-files, or take all by --pool all"
-        )
-    if len(found) < len(wanted):
-        missing = len(wanted) - len(found)
-        _LOGGER.warning("%d of %d %s source images are missing", missing, len(wanted), pool)
-    return found
-
-
 def _summary(scores: ClassIoU, band: BoundaryBandIoU) -> str:
     share = 100 * int(band.total.sum()) / max(1, int(scores.total.sum()))
     rows = [
@@ -362,84 +223,6 @@ def _summary(scores: ClassIoU, band: BoundaryBandIoU) -> str:
         )
     ]
     return text_table(["", "mIoU", "mIoU with background", "accuracy"], rows)
-
-
-def _judge_pseudo_labels(
-    counts: PseudoLabelCounts, thresholds: Sequence[float], options: PseudoLabelOptions
-) -> dict[str, Any]:
-    """Prints what thresholds do and which would do better; returns it for metrics.json."""
-    wanted, least = options.wanted_precision, options.min_pixels
-    judged = counts.judge(thresholds)
-    print(
-        "\nPseudo-labels at the thresholds in force (background is never kept; 'of truth': of the"
-    )
-    print(f"true pixels that are not background)\n\n{quality_table(judged)}")
-    print("\nOne threshold for all: precision / kept share of the predicted pixels, in percent\n")
-    print(grid_table(counts))
-    suggested, notes = _suggest(counts, thresholds, wanted, least)
-    print(f"\nLowest thresholds for a precision of {wanted:g}, from {least:,} kept pixels on\n")
-    print("\n".join([quality_table(counts.judge(suggested)), *notes]))
-    names = [counts.names[index] for index in counts.foreground]
-    proposal = {name: suggested[counts.names.index(name)] for name in names}
-    flags = " ".join(f'"{name}={value:g}"' for name, value in proposal.items())
-    print(f"\nFor train_v3:\n  --classwise-thresholds {flags}")
-    fields = (
-        *("name", "threshold", "kept", "precision", "kept_share", "recall"),
-        *("share_of_kept", "share_of_truth"),
-    )
-    return {
-        "judged": [{name: getattr(quality, name) for name in fields} for quality in judged],
-        "wanted_precision": wanted,
-        "suggested_thresholds": proposal,
-        "notes": notes,
-    }
-
-
-def _suggest(
-    counts: PseudoLabelCounts, thresholds: Sequence[float], wanted: float, least: int
-) -> tuple[list[float], list[str]]:
-    """Returns one threshold per class, and what to know of those that do not reach the wanted."""
-    suggested, notes = list(thresholds), []
-    for index in counts.foreground:
-        found = counts.threshold_for_precision(index, wanted, min_pixels=least)
-        best = counts.best_threshold(index, min_pixels=least)
-        name = counts.names[index]
-        if found is not None:
-            suggested[index] = found
-        elif best is None:
-            notes.append(f"{name}: fewer than {least:,} pixels are predicted; keeps its threshold")
-        else:
-            suggested[index] = 1.0
-            precision = counts.judge_all(best)[counts.foreground.index(index)].precision
-            notes.append(
-                f"{name}: not reached, at best {precision:.4f} from {best:g} on; 1 keeps next to "
-                "nothing"
-            )
-    return suggested, notes
-
-
-def _curves(
-    counts: PseudoLabelCounts,
-    classes: ClassMap,
-    thresholds: Sequence[float],
-    options: PseudoLabelOptions,
-    title: str,
-) -> Figure:
-    # The confidence of the most probable of C classes is at least 1 / C.
-    steps = np.arange(counts.bins // classes.num_classes, counts.bins + 1) / counts.bins
-    judged = [counts.judge_all(step)[:-1] for step in steps]
-    kept = np.array([[quality.kept for quality in each] for each in judged]).T
-    precision = np.array([[quality.precision for quality in each] for each in judged]).T
-    return threshold_figure(
-        steps,
-        np.where(kept >= options.min_pixels, precision, np.nan),
-        np.array([[quality.kept_share for quality in each] for each in judged]).T,
-        [classes.names[index] for index in counts.foreground],
-        [classes.colors[index] for index in counts.foreground],
-        chosen=[thresholds[index] for index in counts.foreground],
-        wanted=options.wanted_precision,
-        title=title,
-    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""Which patches a model is judged on: options, the check of the class list, the choice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ignite_salak.classes import ClassMap
+from ignite_salak.data.patches import PatchIndex
+from ignite_salak.data.splits import masked_patches
+
+__all__ = ["PatchOptions", "check_classes", "choose_patches"]
+
+_LOGGER = logging.getLogger("ignite_salak.evaluate")
+
+
+@dataclass
+class PatchOptions:
+    """Patches."""
+
+    data_root: Path
+    """Folder with <folder>/images and <folder>/masks."""
+    class_mapping: Path | None = None
+    """CSV that must agree with the checkpoint's classes; DATA_ROOT/class_mapping.csv, if there."""
+    val_files: Path | None = None
+    """Text file of the source images to judge on."""
+    labeled_files: Path | None = None
+    """The same under the name of the other list; give one of the two."""
+    pool: Literal["validation", "labeled", "unlabeled", "all"] | None = None
+    """Source images of that training pool, where no list is given; unlabeled: neither trained with
+    masks nor validated on. Default: validation, or unlabeled with --pseudo-labels."""
+    mask_format: Literal["auto", "color", "index"] = "auto"
+    """How RGB masks with three equal channels are read."""
+    skip_bad_files: bool = False
+    """Go on without files that cannot be read, and list them."""
+
+    def listing(self) -> Path | None:
+        """Returns the list of source images, or None."""
+        if self.val_files is not None and self.labeled_files is not None:
+            raise ValueError("--val-files and --labeled-files are both given: give one list")
+        listing = self.val_files or self.labeled_files
+        if listing is not None and self.pool is not None:
+            raise ValueError(f"--pool {self.pool} and the list {listing}: give one of the two")
+        return listing
+
+
+def check_classes(classes: ClassMap, options: PatchOptions) -> None:
+    """Compares the checkpoint's class list with that of the data, where the data have one.
+
+    Raises:
+        ValueError: names, colours or their order differ.
+    """
+    path = options.class_mapping or options.data_root / "class_mapping.csv"
+    if options.class_mapping is None and not path.is_file():
+        return
+    listed = ClassMap.from_csv(path)
+    ours, theirs = (list(zip(c.names, c.colors, strict=True)) for c in (classes, listed))
+    for index, (trained, given) in enumerate(zip(ours, theirs, strict=False)):
+        if trained != given:
+            raise ValueError(
+                f"class {index} is {_shown(*trained)} in the checkpoint, but {_shown(*given)} in "
+                f"{path}: judge on data with the classes of the training"
+            )
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"the checkpoint has {len(ours)} classes, but {path} lists {len(theirs)}: judge on "
+            "data with the classes of the training"
+        )
+
+
+def _shown(name: str, color: Sequence[int]) -> str:
+    return f"{name!r} ({' '.join(map(str, color))})"
+
+
+def choose_patches(
+    index: PatchIndex, options: PatchOptions, facts: dict[str, Any], pseudo_labels: bool
+) -> np.ndarray:
+    """Chooses the patches with masks to judge on, and says which.
+
+    Args:
+        index: all patches.
+        options: a list or a pool of source images.
+        facts: what the checkpoint remembers, such as "sources".
+        pseudo_labels: whether the default pool is that of the unlabelled.
+
+    Returns:
+        int64 [M], sorted.
+
+    Raises:
+        FileNotFoundError: none of the chosen patches has a mask.
+        ValueError: the choice is contradictory or empty.
+    """
+    listing = options.listing()
+    pool = options.pool or ("unlabeled" if pseudo_labels else "validation")
+    if listing is not None:
+        sources = np.unique(index.source_ids[masked_patches(index, listing)])
+        label = f"source images of {listing}"
+    else:
+        sources = _pool_sources(index, pool, facts)
+        label = f"source images of the pool '{pool}'"
+    in_pool = np.isin(index.source_ids, sources)
+    patches = np.flatnonzero(in_pool & index.has_mask)
+    if not len(patches):
+        raise FileNotFoundError(
+            f"none of the {in_pool.sum():,} patches of the {label} under {index.root} has a mask, "
+            "so they cannot be judged; expected <folder>/masks/<stem>.png"
+        )
+    sources = np.unique(index.source_ids[patches])
+    _LOGGER.info("%s patches of %s %s", f"{len(patches):,}", f"{len(sources):,}", label)
+    if in_pool.sum() > len(patches):
+        count = f"{in_pool.sum() - len(patches):,}"
+        _LOGGER.warning("%s further patches have no mask and cannot be judged", count)
+    trained_on = set(facts.get("sources", {}).get("labelled", ()))
+    seen = sum(index.source_name(source) in trained_on for source in sources.tolist())
+    if seen:
+        _LOGGER.warning("%d of %d source images were trained on with masks", seen, len(sources))
+    return patches
+
+
+def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.ndarray:
+    every = np.arange(len(index.sources))
+    if pool == "all":
+        return every
+    if "sources" not in facts:
+        raise ValueError(
+            "the checkpoint does not remember its source images: name those to judge on by "
+            "--val-files, or take all by --pool all"
+        )
+    remembered = {kind: set(facts["sources"][kind]) for kind in ("labelled", "validation")}
+    names = [index.source_name(source) for source in every.tolist()]
+    if pool == "unlabeled":
+        return every[[name not in set().union(*remembered.values()) for name in names]]
+    wanted = remembered["labelled" if pool == "labeled" else "validation"]
+    found = every[[name in wanted for name in names]]
+    if not len(found):
+        raise ValueError(
+            f"none of the {len(wanted)} {pool} source images of the training (such as "
+            f"{min(wanted, default='none')}) is under {index.root}: name those to judge on by "
+            "--val-files, or take all by --pool all"
+        )
+    if len(found) < len(wanted):
+        missing = len(wanted) - len(found)
+        _LOGGER.warning("%d of %d %s source images are missing", missing, len(wanted), pool)
+    return found
