@@ -131,7 +131,23 @@ class MaskReader:
             BadFileError: the file is missing, empty, truncated, no image, or holds an index that is
                 neither a class nor 255.
         """
-        image = _open(path)
+        return self.decode(_open(path), path)
+
+    def decode(
+        self, image: Image.Image, path: Path
+    ) -> tuple[np.ndarray, Counter[tuple[int, int, int]]]:
+        """Does what ``read`` does, with an image that is open already.
+
+        What a value means depends on which values there are, not on where or how often: the
+        distinct values of a large mask can be decoded alone.
+
+        Args:
+            image: any mode that a mask may have, [H, W].
+            path: the file, for messages.
+
+        Raises:
+            BadFileError: it holds an index that is neither a class nor 255.
+        """
         if image.mode in ("RGB", "RGBA"):
             pixels = np.asarray(image.convert("RGB"))
             if not _channels_equal(pixels) or not self._grey_is_index(pixels[..., 0]):
