@@ -27,6 +27,28 @@ __all__ = ["ClearMLMonitor", "Monitor", "TensorBoardMonitor", "WandBMonitor"]
 
 _LOGGER = logging.getLogger(__name__)
 
+# What clearml hooks into unless told otherwise, by its names. False for all of them at once would
+# leave "detect_repository" on: that runs git in a thread, which hangs where a worker is forked
+# meanwhile, and stores the source of the script.
+_HOOKS = (
+    "catboost",
+    "detect_repository",
+    "fastai",
+    "gradio",
+    "hydra",
+    "joblib",
+    "jsonargparse",
+    "lightgbm",
+    "matplotlib",
+    "megengine",
+    "pytorch",
+    "scikit",
+    "tensorboard",
+    "tensorflow",
+    "tfdefines",
+    "xgboost",
+)
+
 
 class Monitor(ABC):
     """Reports a run to a service, from rank 0.
@@ -57,7 +79,7 @@ class Monitor(ABC):
         ...     trainer.run(batches)
     """
 
-    limit: float = 60.0
+    limit: float = 40.0
     closing_limit: float = 150.0
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -240,9 +262,8 @@ class ClearMLMonitor(Monitor):
 
     A metric of several groups is one plot with a series per group, and a metric per class or per
     parameter group is a plot of its own. Without ``offline`` the best model is an output model;
-    offline, where clearml cannot keep one, it is the artifact "best_model". Frameworks, arguments
-    and streams are not hooked. ClearML notes the script, the uncommitted changes of its git
-    repository and the installed packages with the task, as is its way.
+    offline, where clearml cannot keep one, it is the artifact "best_model". Nothing is hooked:
+    neither frameworks, arguments and streams, nor the source of the script and its repository.
 
     Offline is a state of the whole process in clearml. It stays until another monitor opens
     without ``offline``, because leaving it makes clearml log in to its server. The session is a
@@ -342,18 +363,19 @@ class ClearMLMonitor(Monitor):
     def _new_task(self) -> ClearMLLogger:
         from clearml import Task
 
-        # Not by ClearMLLogger: clearml takes the file of its caller for the script of the task.
-        Task.init(
+        Task.set_random_seed(None)  # clearml would seed torch, numpy and random anew
+        # Its process for reports is a fork of this one, which threads and CUDA do not survive.
+        setattr(Task, "_report_subprocess_enabled", False)  # noqa: B010 (its type is private)
+        return ClearMLLogger(
             project_name=self.project,
             task_name=self.name,
             reuse_last_task_id=False,
             output_uri=None if Task.is_offline() else True,
-            auto_connect_frameworks=False,
+            auto_connect_frameworks=dict.fromkeys(_HOOKS, False),
             auto_connect_arg_parser=False,
             auto_connect_streams=False,
             auto_resource_monitoring=False,
         )
-        return ClearMLLogger()
 
 
 class WandBMonitor(Monitor):

@@ -194,7 +194,7 @@ def train_apart(root, folder, flags, *extra):
     folder.mkdir()
     config = folder / "clearml.conf"
     config.write_text("sdk { development { report_use_subprocess: false } }", encoding="utf-8")
-    services = ("CLEARML_", "WANDB_")
+    services = ("CLEARML_", "TRAINS_", "WANDB_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(services)}
     environment |= {
         "CLEARML_CONFIG_FILE": str(config),

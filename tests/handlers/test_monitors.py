@@ -21,6 +21,7 @@ import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ignite_salak.engines import create_trainer
@@ -328,6 +329,7 @@ def test_clearml_offline_archive_has_everything(tmp_path, clearml_files):
     files = only_offline_session(clearml_files)
     task = json.loads(files["task.json"])
     assert task["name"] == "a run"
+    assert not any(task.get("script", {}).values())  # no source, no packages
     assert task["hyperparams"]["options"]["run/seed"]["value"] == "7"
 
     reported = [event for line in files["metrics.jsonl"].splitlines() for event in json.loads(line)]
@@ -468,19 +470,22 @@ def test_clearml_with_its_server_away_is_one_warning_and_the_process_ends(tmp_pa
     assert done.stderr.count("reports no more: no answer within 3 seconds") == 1, done.stderr
 
 
-def test_clearml_leaves_signals_and_streams_alone(tmp_path, clearml_files):
-    seen = []
+def test_clearml_leaves_signals_streams_and_random_numbers_alone(tmp_path, clearml_files):
+    def state(*_):
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        drawn = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        return handlers, sys.stdout, sys.stderr, drawn
 
-    class Watch(ClearMLMonitor):
-        def write(self, logger, values, iteration):
-            seen.append(state())
-
-    def state():
-        return [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)], sys.stdout
-
+    trainer = Engine(state)
+    trainer.register_events(*TrainingEvents)
+    monitor = ClearMLMonitor("salak", "quiet", OPTIONS, offline=True)
+    monitor.attach(trainer)
+    archives = list(clearml_files.glob("offline/*.zip"))
     before = state()
-    run(tmp_path, Watch("salak", "quiet", OPTIONS, offline=True), total=1)
-    assert [*seen, state()] == [before] * 3
+    trainer.run([0], max_epochs=1)
+    assert trainer.state.output == before
+    assert state() == before
+    assert len(list(clearml_files.glob("offline/*.zip"))) == len(archives) + 1
 
 
 # Weights & Biases
@@ -489,13 +494,15 @@ def test_clearml_leaves_signals_and_streams_alone(tmp_path, clearml_files):
 @pytest.fixture
 def wandb_files(tmp_path, monkeypatch):
     """No key, no mode, and folders of its own."""
-    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    wandb.teardown()  # it reads the environment once, when it is first used
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-own"))
-    return tmp_path
+    yield tmp_path
+    wandb.teardown()
 
 
 def records(path):
@@ -585,13 +592,9 @@ def test_wandb_without_key_and_not_offline_is_one_warning_and_no_prompt(wandb_fi
 
 def test_wandb_with_its_server_away_is_one_warning(wandb_files, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    import wandb
-
-    wandb.teardown()  # its settings were read once in this process
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monitor = WandBMonitor("p", "n", {}, wandb_files)
     monitor.limit = 6.0
     trainer = run(wandb_files, monitor)
-    wandb.teardown()
     assert trainer.state.iteration == 4
     assert len([m for m in warnings(caplog) if "WandBMonitor reports no more" in m]) == 1
