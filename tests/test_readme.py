@@ -1,37 +1,77 @@
 """What the README says is true of today's code."""
 
+import ast
 import dataclasses
+import importlib
+import inspect
+import itertools
 import re
+import typing
 from pathlib import Path
 
-from experiments.train_v3 import Options
+import pytest
+
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers import EvaluationResult
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FLAGS = (ROOT / "experiments" / "FLAGS.md").read_text(encoding="utf-8")
 
 
-def options():
-    """Flag names and defaults, as the table writes them."""
-    shown = {"--config": ""}
-    for group in dataclasses.fields(Options):
-        value = getattr(Options(), group.name)
-        fields = {group.name: value}
-        if dataclasses.is_dataclass(value):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        for name, default in fields.items():
-            if isinstance(default, tuple):
-                default = " ".join(map(str, default))
-            elif isinstance(default, bool):
-                default = "on" if default else "off"
-            shown[f"--{name.replace('_', '-')}"] = "" if default is None else str(default)
-    return shown
+def docstrings(kind):
+    """The string below every field of a dataclass and its bases, in one line."""
+    texts = {}
+    for base in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        [definition] = ast.parse(inspect.getsource(base)).body
+        for field, text in itertools.pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[field.target.id] = " ".join(text.value.value.split())
+    return texts
 
 
-def test_the_flag_table_is_complete_and_its_defaults_are_todays():
-    rows = re.findall(r"^\| `(--[\w-]+)`[^|]*\| ([^|]*) \|", README, flags=re.MULTILINE)
-    assert {flag: default.strip() for flag, default in rows} == options()
+def shown(default):
+    if isinstance(default, tuple):
+        return " ".join(map(str, default))
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "" if default in (None, dataclasses.MISSING) else str(default)
+
+
+def flag_rows(kind):
+    """The rows of a script's flag table; groups are written out where they stand."""
+    types, texts = typing.get_type_hints(kind, include_extras=True), docstrings(kind)
+    for field in (field for field in dataclasses.fields(kind) if field.init):
+        annotation = types[field.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from flag_rows(annotation)
+            continue
+        flag = f"`--{field.name.replace('_', '-')}`"
+        if isinstance(field.default, bool):
+            flag += f" / `--no-{field.name.replace('_', '-')}`"
+        if typing.get_origin(annotation) is typing.Annotated:  # tyro.conf.Positional
+            flag = f"`{field.name.upper()}`"
+        yield f"| {flag} | {shown(field.default)} | {texts[field.name]} |"
+
+
+SCRIPTS = [
+    importlib.import_module(f"experiments.{path.stem}")
+    for path in sorted((ROOT / "experiments").glob("*.py"))
+    if "sys.exit(run_script(main" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_the_flag_tables_are_those_of_today(script):
+    name = script.__name__.removeprefix("experiments.")
+    page = README if name == "train_v3" else FLAGS
+    [section] = re.findall(
+        rf"^## Flags of {name}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+    )
+    rows = [line for line in section.splitlines() if re.match(r"\| `", line)]
+    if name == "train_v3":
+        assert rows.pop(0).startswith("| `--config` |")
+    assert rows == list(flag_rows(script.Options))
 
 
 def test_files_that_the_readme_names_exist():

@@ -102,7 +102,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> SavedModel:
     """
     content = read_tensors(path, device)
     if not {"weights", "spec", "classes", "facts"} <= content.keys():
-        raise ValueError(f"{path} is no model file of ignite_salak (a checkpoint of a run, perhaps)")
+        raise ValueError(
+            f"{path} is no model file of ignite_salak (a checkpoint of a run, perhaps)"
+        )
     try:
         spec = ModelSpec(**content["spec"])
         model = spec.build().to(device).eval()

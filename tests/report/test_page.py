@@ -144,7 +144,7 @@ def test_too_many_classes_for_a_matrix(tmp_path, runs):
 def test_pixels_of_another_batch_are_pointed_out(tmp_path, runs):
     config = runs.config(options={"data": {"input_size": 128}})
     runs.write(tmp_path, config=config, history=runs.history())
-    assert "this run has 8 of 128 pixels" in Page(write_report(tmp_path)).text
+    assert "here it is 8 patches of 128 pixels" in Page(write_report(tmp_path)).text
 
 
 def test_a_long_run_stays_small(tmp_path, runs):
