@@ -54,7 +54,7 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
         if hasattr(stream, "reconfigure"):  # a Windows console may not know every character
             stream.reconfigure(encoding="utf-8", errors="replace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
-    for noisy in ("ignite", "matplotlib", "PIL", "urllib3"):
+    for noisy in ("ignite", "matplotlib", "PIL", "rasterio", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     debug = "--debug" in given
     try:

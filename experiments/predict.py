@@ -9,15 +9,9 @@ its lines in MAPS/areas.csv.
 
 from __future__ import annotations
 
-import functools
-import glob
-import hashlib
-import json
-import operator
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,20 +22,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from experiments.console import parse, run_script, set_up, surroundings
-from experiments.tables import text_table
-from ignite_salak.classes import ClassMap
+from experiments.map_files import MapFiles, ResultOptions
+from experiments.map_record import MapRecord
+from experiments.notes import Notes
+from experiments.tables import area_table
 from ignite_salak.data.decoding import BadFileError
-from ignite_salak.files import write_json
 from ignite_salak.inference import TestTimeAugmentation
-from ignite_salak.inference.areas import AreaCount, AreaTable, ClassAreas
 from ignite_salak.inference.inputs import find_pictures
-from ignite_salak.inference.maps import create_map, in_blocks
-from ignite_salak.inference.polygons import check_polygon_format, write_polygons
-from ignite_salak.inference.previews import Preview
-from ignite_salak.inference.rasters import GeoRaster, Picture, open_picture
+from ignite_salak.inference.polygons import check_polygon_format
 from ignite_salak.inference.scaled import AtScale
-from ignite_salak.inference.sliding_window import Band, SlidingWindow
-from ignite_salak.inference.styles import write_qgis_style
+from ignite_salak.inference.sliding_window import SlidingWindow
 from ignite_salak.models.model_file import SavedModel, load_model
 from ignite_salak.steps.device import autocast, image_to_device, resolve_precision
 from ignite_salak.voting import predict_once
@@ -80,24 +70,6 @@ class WindowOptions:
 
 
 @dataclass
-class ResultOptions:
-    """Results."""
-
-    confidence: bool = False
-    """Write a raster of the probability of the chosen class, in percent."""
-    overlay: bool = True
-    """Write a preview of up to 2048 pixels, the classes painted over the photo."""
-    polygons: Literal["geojson", "gpkg"] | None = None
-    """Write the regions of inputs with a CRS as polygons, which takes memory (gpkg needs fiona)."""
-    min_region: int = 100
-    """Regions of fewer pixels are given to their neighbours in the polygons."""
-    black_is_nodata: bool = False
-    """Take pure black pixels for "no image content"."""
-    bands: tuple[int, int, int] | None = None
-    """Numbers of the red, green and blue band of TIFFs that do not say so, from 1."""
-
-
-@dataclass
 class MachineOptions:
     """Machine."""
 
@@ -133,6 +105,11 @@ class Options:
     skip_bad_files: bool = False
     """Go on without files that cannot be used, and list them."""
 
+    def settings(self, scale: float, precision: str) -> dict[str, Any]:
+        """Returns what the maps depend on besides the model, as plain values."""
+        windows = {name: getattr(self.windows, name) for name in ("window", "overlap", "tta")}
+        return {"scale": scale, **windows, **vars(self.results), "precision": precision}
+
 
 def main(arguments: Sequence[str]) -> None:
     """Maps, from options to files."""
@@ -156,85 +133,42 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     # What is there already
-    table = AreaTable(options.output, saved.classes)
-    settings = _settings(options, scale, precision)
-    if options.overwrite:
-        table.discard()
-    else:
-        _refuse_other_settings(options.output, settings)
-    table.load()
-    waiting = _waiting(pictures, table, options.output)
+    settings = options.settings(scale, precision)
+    record = MapRecord(options.output, saved.classes, options.checkpoint, settings)
+    record.load(overwrite=options.overwrite)
+    waiting = record.waiting(pictures)
 
     # Run
-    options.output.mkdir(parents=True, exist_ok=True)
-    record = {"settings": settings, "environment": surroundings(device)}
-    write_json(options.output / "predict.json", record)
-    saved.classes.to_csv(options.output / "class_mapping.csv")
-    table.begin()
+    record.begin(surroundings(device))
     notes = Notes()
+    files = MapFiles(options.output, saved.classes, window, options.results, notes)
     mapped, started = 0, time.perf_counter()
-    for name, path in tqdm(
-        waiting.items(), desc="Mapping", unit="input", disable=None if len(waiting) > 1 else True
-    ):
+    alone = True if len(waiting) < 2 else None
+    for name, path in tqdm(waiting.items(), desc="Mapping", unit="input", disable=alone):
         try:
-            with _open(path, options.results) as picture:
-                areas = _map(picture, name, options, saved.classes, window, notes)
+            with files.open(path) as picture:
+                areas = files.make(picture, name)
         except BadFileError as error:
             if not options.skip_bad_files:
-                raise
+                raise BadFileError(f"{error}; or go on without it by --skip-bad-files") from error
             notes.say(name, f"skipped as a bad file: {error}")
             continue
-        table.append(name, str(path.resolve()), areas)
+        record.table.append(name, str(path.resolve()), areas)
         mapped += picture.height * picture.width
-    table.finish()
+    record.table.finish()
 
     # What was found
-    seconds = time.perf_counter() - started
+    seconds, done = time.perf_counter() - started, record.table.done
     notes.finish()
-    done = [table.done[name][1] for name in pictures if name in table.done]
-    if done:
-        print(f"\n{area_table(saved.classes.names, done)}\n")
+    maps = [done[name][1] for name in pictures if name in done]
+    if maps:
+        print(f"\n{area_table(saved.classes.names, maps)}\n")
     if mapped:
-        print(
-            f"{mapped / 1e6:,.1f} megapixels in {seconds:,.1f} s: "
-            f"{mapped / 1e6 / seconds:.2f} megapixels a second"
-        )
-    print(f"{len(done)} of {len(pictures)} inputs are mapped; the areas of each: {table.path}")
-
-
-class Notes:
-    """Says what a user should know of an input when it first occurs, then only counts it."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, list[str]] = {}
-
-    def say(self, name: str, text: str) -> None:
-        """Prints a note on an input, unless another input had the same."""
-        names = self._names.setdefault(text, [])
-        if not names:
-            tqdm.write(f"{name}: {text}")
-        names.append(name)
-
-    def finish(self) -> None:
-        """Prints how many inputs had the notes of which only the first was printed."""
-        for text, names in self._names.items():
-            if len(names) > 1:
-                print(f"{len(names)} inputs, {names[0]} to {names[-1]}: {text}")
-
-
-def area_table(names: Sequence[str], maps: Sequence[ClassAreas]) -> str:
-    """Returns a table of the areas of all maps together, one class a line.
-
-    Args:
-        names: class names.
-        maps: areas of at least one map; without hectares of all of them there are none.
-    """
-    total = functools.reduce(operator.add, maps)
-    columns = [names, [f"{n:,}" for n in total.pixels], [f"{n:.2%}" for n in total.shares]]
-    if total.hectares is None:
-        return text_table(("class", "pixels", "share"), zip(*columns, strict=True))
-    columns.append([f"{n:,.4f}" for n in total.hectares])
-    return text_table(("class", "pixels", "share", "hectares"), zip(*columns, strict=True))
+        speed = f"{mapped / 1e6 / seconds:.2f} megapixels a second"
+        print(f"{mapped / 1e6:,.1f} megapixels in {seconds:,.1f} s: {speed}")
+    print(
+        f"{len(maps)} of {len(pictures)} inputs are mapped; the areas of each: {record.table.path}"
+    )
 
 
 def _load(path: Path, device: torch.device) -> SavedModel:
@@ -265,131 +199,6 @@ def _predictor(
             ) from error
 
     return predict
-
-
-def _settings(options: Options, scale: float, precision: str) -> dict[str, Any]:
-    """Returns what the maps depend on, as plain values."""
-    content = options.checkpoint.read_bytes()
-    windows: dict[str, Any] = {
-        name: getattr(options.windows, name) for name in ("window", "overlap", "tta")
-    }
-    settings: dict[str, Any] = {
-        "checkpoint (SHA-256)": hashlib.sha256(content).hexdigest(),
-        "scale": scale,
-    }
-    settings |= {**windows, **vars(options.results), "precision": precision}
-    return json.loads(json.dumps(settings))
-
-
-def _refuse_other_settings(output: Path, settings: dict[str, Any]) -> None:
-    path = output / "predict.json"
-    if not path.exists():
-        return
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): take --overwrite") from error
-    changed = [
-        f"{name} {before.get(name)}, now {value}"
-        for name, value in settings.items()
-        if before.get(name) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"--output {output} holds maps made with {'; '.join(changed)}: give another --output, "
-            "or --overwrite"
-        )
-
-
-def _waiting(pictures: dict[str, Path], table: AreaTable, output: Path) -> dict[str, Path]:
-    """Returns the pictures that are not finished."""
-    waiting = {}
-    for name, path in pictures.items():
-        source, _ = table.done.get(name, (None, None))
-        if source not in (None, str(path.resolve())):
-            raise ValueError(
-                f"--output {output} holds {name} as a map of {source}, not of {path}: give another "
-                "--output, or --overwrite"
-            )
-        maps = (_file(output / name, f"classes.{suffix}") for suffix in ("tif", "png"))
-        if source is None or not any(file.exists() for file in maps):
-            waiting[name] = path
-    if len(waiting) < len(pictures):
-        print(f"{len(pictures) - len(waiting)} of {len(pictures)} inputs are finished already")
-    return waiting
-
-
-def _open(path: Path, options: ResultOptions) -> Picture:
-    return open_picture(path, black_is_nodata=options.black_is_nodata, bands=options.bands)
-
-
-def _map(
-    picture: Picture,
-    name: str,
-    options: Options,
-    classes: ClassMap,
-    window: SlidingWindow,
-    notes: Notes,
-) -> ClassAreas:
-    """Makes all files of one input."""
-    stem, results = options.output / name, options.results
-    for text in picture.notes:
-        notes.say(name, text)
-    areas = AreaCount(classes.num_classes, picture)
-    if areas.reason is not None:
-        polygons = "" if results.polygons is None else " and no polygons"
-        notes.say(name, f"no hectares{polygons}: {areas.reason}")
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for kind in ("classes", "confidence", "overlay", "polygons"):  # of an earlier run
-        for path in stem.parent.glob(f"{glob.escape(stem.name)}_{kind}.*"):
-            path.unlink()
-    preview = Preview(picture.height, picture.width)
-    with ExitStack() as stack:
-        class_map = stack.enter_context(create_map(_file(stem, "classes"), picture, classes))
-        confidence_map = None
-        if results.confidence:
-            confidence_map = stack.enter_context(create_map(_file(stem, "confidence"), picture))
-        for block in in_blocks(_bar(picture, window, name)):
-            class_map.write(block.top, block.classes)
-            if confidence_map is not None:
-                confidence_map.write(block.top, block.confidence)
-            areas.add(block)
-            preview.add(block)
-        if confidence_map is not None:
-            confidence_map.commit()
-        class_map.commit()
-    if results.overlay:
-        preview.save(_file(stem, "overlay.jpg"), classes)
-    if isinstance(picture, GeoRaster):
-        write_qgis_style(_file(stem, "classes.qml"), classes)
-    if results.polygons is not None and areas.reason is None:
-        path = _file(stem, f"polygons.{results.polygons}")
-        write_polygons(class_map.path, path, classes, min_pixels=results.min_region)
-    _say_black(picture, name, notes)
-    return areas.result()
-
-
-def _file(stem: Path, ending: str) -> Path:
-    return stem.with_name(f"{stem.name}_{ending}")
-
-
-def _bar(picture: Picture, window: SlidingWindow, name: str) -> Iterator[Band]:
-    rows = window.rows(picture.height)
-    bands = window(picture.read, picture.height, picture.width)
-    return iter(tqdm(bands, name, rows, leave=False, unit="row", delay=2.0, disable=None))
-
-
-def _say_black(picture: Picture, name: str, notes: Notes) -> None:
-    share = picture.black / (picture.height * picture.width)
-    if share > _MUCH_BLACK and not picture.black_is_nodata:
-        notes.say(
-            name,
-            f"over {_MUCH_BLACK:.0%} of its pixels are pure black and were mapped all the same; if "
-            "there is no image content, take --black-is-nodata",
-        )
-
-
-_MUCH_BLACK = 0.01
 
 
 if __name__ == "__main__":

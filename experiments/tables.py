@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from ignite_salak.files import write_whole
+from ignite_salak.inference.areas import ClassAreas
 from ignite_salak.metrics import ClassQuality, PseudoLabelCounts
 
 __all__ = [
+    "area_table",
     "grid_table",
     "plain",
     "quality_table",
@@ -87,6 +91,21 @@ def grid_table(counts: PseudoLabelCounts) -> str:
         for each in zip(*columns, strict=True)
     ]
     return text_table(["class", *(f"{threshold:.2f}" for threshold in _GRID)], rows)
+
+
+def area_table(names: Sequence[str], maps: Sequence[ClassAreas]) -> str:
+    """Returns a table of the areas of all maps together, one class a line.
+
+    Args:
+        names: class names.
+        maps: areas of at least one map; without hectares of all of them there are none.
+    """
+    total = functools.reduce(operator.add, maps)
+    columns = [names, [f"{n:,}" for n in total.pixels], [f"{n:.2%}" for n in total.shares]]
+    if total.hectares is None:
+        return text_table(("class", "pixels", "share"), zip(*columns, strict=True))
+    columns.append([f"{n:,.4f}" for n in total.hectares])
+    return text_table(("class", "pixels", "share", "hectares"), zip(*columns, strict=True))
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:

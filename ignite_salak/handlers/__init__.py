@@ -14,12 +14,8 @@ from ignite_salak.handlers.gradient_clipper import GradientClipper
 from ignite_salak.handlers.health import Health
 from ignite_salak.handlers.history import History
 from ignite_salak.handlers.lr_schedule import WarmupCosine, warmup_cosine_factor
-from ignite_salak.handlers.monitors import (
-    ClearMLMonitor,
-    Monitor,
-    TensorBoardMonitor,
-    WandBMonitor,
-)
+from ignite_salak.handlers.monitor_base import Monitor
+from ignite_salak.handlers.monitors import ClearMLMonitor, TensorBoardMonitor, WandBMonitor
 from ignite_salak.handlers.panels import Gallery, Panels
 from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
 from ignite_salak.handlers.run_summary import RunSummary

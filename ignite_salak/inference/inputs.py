@@ -56,8 +56,8 @@ def find_pictures(inputs: Sequence[Path], output: Path) -> dict[str, Path]:
             other = seen.setdefault(name.lower(), path)  # Windows does not tell a from A
             if other is not path:
                 raise ValueError(
-                    f"{other} and {path} would both be written as {name}: give the folder that "
-                    "holds both, or map them into different --output folders"
+                    f"{other} and {path} would both be written as {name}: rename one, give a "
+                    "folder above both, or map them into different --output folders"
                 )
             found[name] = path
     return found

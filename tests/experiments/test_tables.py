@@ -4,10 +4,12 @@ import csv
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from experiments.tables import (
+    area_table,
     grid_table,
     plain,
     quality_table,
@@ -17,6 +19,7 @@ from experiments.tables import (
     write_csv,
     write_qualities,
 )
+from ignite_salak.inference.areas import ClassAreas
 from ignite_salak.metrics import PseudoLabelQuality, scores_from_confusion
 
 NAMES = ("background", "Snake Fruit", "road")
@@ -108,3 +111,14 @@ def test_json_without_nan():
         "a": [None, 1.5, [2, "x"]],
         "b": {"c": None},
     }
+
+
+def test_areas_of_all_maps_have_hectares_where_all_maps_have():
+    pixels = np.array([1000, 500, 0])
+    known, unknown = ClassAreas(pixels, pixels / 1e4), ClassAreas(pixels, None)
+    head, background, fruit, road = area_table(NAMES, [known, known]).splitlines()
+    assert squeezed(head) == "class pixels share hectares"
+    assert squeezed(background) == "background 2,000 66.67% 0.2000"
+    assert squeezed(fruit) == "Snake Fruit 1,000 33.33% 0.1000"
+    assert squeezed(road) == "road 0 0.00% 0.0000"
+    assert squeezed(area_table(NAMES, [known, unknown])).startswith("class pixels share background")

@@ -2,219 +2,32 @@
 
 import base64
 import json
-import logging
-import math
 import os
 import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from contextlib import closing, suppress
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
-import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers import (
-    Best,
     ClearMLMonitor,
-    EvaluationResult,
-    Monitor,
     TensorBoardMonitor,
-    TrainingLog,
     WandBMonitor,
 )
 
 OPTIONS = {"run": {"seed": 7, "restore_from": None}, "demo": True}
-PICTURE = np.arange(12 * 20 * 3, dtype=np.uint8).reshape(12, 20, 3)
-
-
-def run(folder, monitor, start=0, total=4, stop_at=None):
-    """Trains nothing; the best score is that of iteration 2, every evaluation has a picture."""
-    folder.mkdir(exist_ok=True)
-    model = folder / "best_model_ema.pth"
-
-    def step(engine, batch):
-        return {"loss": torch.tensor(float(engine.state.iteration))}
-
-    def evaluate(engine):
-        iteration = engine.state.iteration
-        scores = {"mIoU": 0.5, "IoU/road": 0.25, "IoU/absent": math.nan}
-        result = EvaluationResult(iteration, scores, {"mIoU": 0.75})
-        result.best = Best(0.6, min(iteration, 2), model, 0.1 if iteration == 2 else None)
-        result.pictures["validation"] = PICTURE
-        if iteration == 2:
-            torch.save({"weight": torch.ones(3)}, model)
-        engine.state.evaluation = result
-        engine.fire_event(TrainingEvents.EVALUATED)
-        if iteration == stop_at:
-            engine.terminate()
-
-    trainer = create_trainer(step)
-    TrainingLog(1).attach(trainer)
-    monitor.attach(trainer)
-    trainer.add_event_handler(TrainingEvents.LOGGED, evaluate)
-    trainer.load_state_dict({"iteration": start, "epoch_length": total, "max_epochs": 1})
-    with closing(monitor):
-        trainer.run(range(total), max_epochs=1, epoch_length=total)
-    return trainer
-
-
-def warnings(caplog):
-    return [r.message for r in caplog.records if r.levelno >= logging.WARNING]
-
-
-# What all monitors do
-
-
-class Recorder(Monitor):
-    """Keeps the calls; raises or hangs in the one that ``fail`` names."""
-
-    def __init__(self, fail=None, error=None):
-        super().__init__({})
-        self.calls = []
-        self.fail = fail
-        self.error = error
-
-    def _call(self, name, *facts):
-        self.calls.append((name, *facts))
-        if name == self.fail:
-            if isinstance(self.error, BaseException):
-                raise self.error
-            self.error.wait()
-
-    def open(self, iteration):
-        self._call("open", iteration)
-        return self
-
-    def write(self, logger, values, iteration):
-        self._call("write", iteration)
-
-    def write_pictures(self, logger, pictures, iteration):
-        self._call("pictures", iteration)
-
-    def write_best(self, logger, best, iteration):
-        self._call("best", iteration)
-
-    def save_model(self, logger, best):
-        self._call("model", best.iteration)
-
-
-class Closing(Recorder):
-    """The logger is another object, so that its close is told from the monitor's."""
-
-    def open(self, iteration):
-        super().open(iteration)
-        return self.Logger(self)
-
-    class Logger:
-        def __init__(self, monitor):
-            self.monitor = monitor
-
-        def close(self):
-            self.monitor._call("close")
-
-
-def names(monitor):
-    return [call[0] for call in monitor.calls]
-
-
-def test_the_order_of_reports_and_one_model_at_the_end(tmp_path):
-    monitor = Closing()
-    run(tmp_path, monitor, total=3)
-    each = ["write", "write", "pictures", "best"]
-    first, second, third = ([(call, i) for call in each] for i in (1, 2, 3))
-    reports = [*first, *second, *third[:-1]]  # iteration 3 is not better
-    assert monitor.calls == [("open", 0), *reports, ("model", 2), ("close",)]
-
-
-def test_the_model_is_handed_over_after_an_interruption(tmp_path):
-    monitor = Closing()
-    run(tmp_path, monitor, stop_at=3)
-    assert monitor.calls[-3:] == [("pictures", 3), ("model", 2), ("close",)]
-
-
-def test_a_run_that_raises_is_closed_by_its_context(tmp_path):
-    monitor = Closing()
-    trainer = create_trainer(lambda engine, batch: 1 / 0)
-    monitor.attach(trainer)
-    with pytest.raises(ZeroDivisionError), closing(monitor):
-        trainer.run([0], max_epochs=1)
-    assert names(monitor) == ["open", "close"]
-
-
-def test_without_a_best_model_none_is_handed_over(tmp_path):
-    monitor = Closing()
-    run(tmp_path, monitor, total=1)
-    assert "model" not in names(monitor)
-    assert names(monitor)[-1] == "close"
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (OSError("No space left on device"), "No space left on device"),
-        (KeyError(), "KeyError"),
-        (SystemExit(2), "SystemExit 2"),
-    ],
-)
-@pytest.mark.parametrize("fail", ["open", "write", "pictures", "best", "model", "close"])
-def test_a_monitor_that_fails_costs_one_warning_and_never_the_training(
-    tmp_path, caplog, fail, error, reason
-):
-    monitor = Closing(fail, error)
-    trainer = run(tmp_path, monitor)
-    assert trainer.state.iteration == 4
-    assert warnings(caplog) == [f"Closing reports no more: {reason}"]
-    assert names(monitor).count(fail) == 1
-    assert names(monitor)[-1] == ("open" if fail == "open" else "close")
-
-
-@pytest.mark.parametrize("fail", ["open", "write", "model"])
-def test_a_service_that_hangs_is_given_up(tmp_path, caplog, fail):
-    release = threading.Event()
-    monitor = Closing(fail, release)
-    monitor.limit = monitor.closing_limit = 0.1
-    trainer = run(tmp_path, monitor)
-    assert trainer.state.iteration == 4
-    assert warnings(caplog) == ["Closing reports no more: no answer within 0.1 seconds"]
-    release.set()
-
-
-def test_a_service_that_opens_too_late_is_closed_again(tmp_path):
-    closed = threading.Event()
-
-    class Late(Closing):
-        class Logger(Closing.Logger):
-            def close(self):
-                closed.set()
-
-    release = threading.Event()
-    monitor = Late("open", release)
-    monitor.limit = 0.1
-    run(tmp_path, monitor)
-    assert not closed.is_set()
-    release.set()
-    assert closed.wait(30)
-    assert names(monitor) == ["open"]
-
-
-def test_only_rank_0_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr(idist, "get_rank", lambda: 1)
-    monitor = Closing()
-    run(tmp_path, monitor)
-    assert monitor.calls == []
 
 
 # TensorBoard
@@ -228,7 +41,7 @@ def scalars(folder, tag):
     return [(event.step, event.value) for event in events(folder).Scalars(tag)]
 
 
-def test_tensorboard_has_losses_and_scores_by_iteration(tmp_path):
+def test_tensorboard_has_losses_and_scores_by_iteration(run, tmp_path):
     run(tmp_path, TensorBoardMonitor(tmp_path / "logs", OPTIONS))
     written = tmp_path / "logs"
     assert scalars(written, "train/loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
@@ -240,18 +53,18 @@ def test_tensorboard_has_losses_and_scores_by_iteration(tmp_path):
     assert "validation/IoU/absent" not in events(written).Tags()["scalars"]
 
 
-def test_tensorboard_has_pictures_and_options(tmp_path):
+def test_tensorboard_has_pictures_and_options(run, tmp_path):
     run(tmp_path, TensorBoardMonitor(tmp_path / "logs", OPTIONS))
     written = events(tmp_path / "logs")
     images = written.Images("pictures/validation")
     assert [image.step for image in images] == [1, 2, 3, 4]
-    assert (images[0].height, images[0].width) == PICTURE.shape[:2]
+    assert (images[0].height, images[0].width) == (12, 20)
     [text] = written.Tensors("options/text_summary")
     [table] = text.tensor_proto.string_val
     assert "| run.seed | `7` |" in table.decode().splitlines()
 
 
-def test_tensorboard_of_a_resumed_run_replaces_what_came_after(tmp_path):
+def test_tensorboard_of_a_resumed_run_replaces_what_came_after(run, tmp_path):
     run(tmp_path, TensorBoardMonitor(tmp_path / "logs", OPTIONS))
     run(tmp_path, TensorBoardMonitor(tmp_path / "logs", OPTIONS), start=2, total=5)
     steps = [step for step, _ in scalars(tmp_path / "logs", "train/loss")]
@@ -259,11 +72,12 @@ def test_tensorboard_of_a_resumed_run_replaces_what_came_after(tmp_path):
 
 
 def other_process(code, folder, **environment):
-    """Runs code that knows this module and ``folder``, in a process of its own."""
+    """Runs code that knows this module, ``run`` and ``folder``, in a process of its own."""
     head = (
         "import logging, pathlib, sys; logging.basicConfig(format='%(message)s'); "
         f"sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-        f"from test_monitors import *; folder = pathlib.Path({str(folder)!r})\n"
+        "from test_monitors import *; from conftest import train as run; "
+        f"folder = pathlib.Path({str(folder)!r})\n"
     )
     # A task of this process must not be taken for that of the other.
     files = ("CLEARML_CONFIG_FILE", "CLEARML_CACHE_DIR")
@@ -323,7 +137,7 @@ def only_offline_session(folder, before=()):
         return {name: file.read(name) for name in file.namelist()}
 
 
-def test_clearml_offline_archive_has_everything(tmp_path, clearml_files):
+def test_clearml_offline_archive_has_everything(run, tmp_path, clearml_files):
     trainer = run(tmp_path, ClearMLMonitor("salak", "a run", OPTIONS, offline=True))
     assert trainer.state.iteration == 4
     files = only_offline_session(clearml_files)
@@ -357,7 +171,7 @@ def test_clearml_offline_archive_has_everything(tmp_path, clearml_files):
     assert files[saved] == (tmp_path / "best_model_ema.pth").read_bytes()
 
 
-def test_clearml_without_credentials_is_one_warning(tmp_path, clearml_files, caplog):
+def test_clearml_without_credentials_is_one_warning(run, tmp_path, clearml_files, caplog, warnings):
     before = list(clearml_files.glob("offline/*.zip"))
     run(tmp_path, ClearMLMonitor("salak", "first", OPTIONS, offline=True), total=1)
     between = list(clearml_files.glob("offline/*.zip"))
@@ -365,7 +179,7 @@ def test_clearml_without_credentials_is_one_warning(tmp_path, clearml_files, cap
     trainer = run(tmp_path, ClearMLMonitor("salak", "second", OPTIONS))
     assert trainer.state.iteration == 4
     assert "--clearml-offline" in caplog.text
-    assert len([m for m in warnings(caplog) if "ClearMLMonitor" in m]) == 1
+    assert len([m for m in warnings() if "ClearMLMonitor" in m]) == 1
     assert list(clearml_files.glob("offline/*.zip")) == between
 
 
@@ -418,6 +232,7 @@ class ClearMLServer(BaseHTTPRequestHandler):
 
 
 ONLINE = """
+import threading
 from http.server import ThreadingHTTPServer
 server = ThreadingHTTPServer(("127.0.0.1", 0), ClearMLServer)
 threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -533,7 +348,7 @@ def items(entries):
     return found
 
 
-def test_wandb_offline_file_has_everything(wandb_files):
+def test_wandb_offline_file_has_everything(run, wandb_files):
     monitor = WandBMonitor("salak", "a run", OPTIONS, wandb_files, mode="offline")
     assert run(wandb_files, monitor).state.iteration == 4
     [written] = wandb_files.glob("wandb/offline-run-*/*.wandb")
@@ -551,7 +366,7 @@ def test_wandb_offline_file_has_everything(wandb_files):
     assert history[3]["validation/IoU/road"] == 0.25
     assert history[3]["training/mIoU"] == 0.75
     assert history[3][f"{picture}/_type"] == "image-file"
-    assert (history[3][f"{picture}/height"], history[3][f"{picture}/width"]) == PICTURE.shape[:2]
+    assert (history[3][f"{picture}/height"], history[3][f"{picture}/width"]) == (12, 20)
     assert len(list(written.parent.glob("files/media/images/**/*.png"))) == 4
 
     summary = {}
@@ -567,7 +382,7 @@ def test_wandb_offline_file_has_everything(wandb_files):
     assert entry.size == (wandb_files / "best_model_ema.pth").stat().st_size
 
 
-def test_wandb_of_a_resumed_run_begins_where_it_resumes(wandb_files):
+def test_wandb_of_a_resumed_run_begins_where_it_resumes(run, wandb_files):
     run(wandb_files, WandBMonitor("p", "n", {}, wandb_files, mode="offline"), start=2)
     [written] = wandb_files.glob("wandb/offline-run-*/*.wandb")
     steps = [items(r.history.item)["_step"] for r in records(written) if r.HasField("history")]
@@ -575,26 +390,30 @@ def test_wandb_of_a_resumed_run_begins_where_it_resumes(wandb_files):
 
 
 @pytest.mark.parametrize(("mode", "runs"), [("disabled", 0), ("offline", 1)])
-def test_wandb_mode_of_the_environment_is_respected(wandb_files, monkeypatch, caplog, mode, runs):
+def test_wandb_mode_of_the_environment_is_respected(
+    run, wandb_files, monkeypatch, mode, runs, warnings
+):
     monkeypatch.setenv("WANDB_MODE", mode)
     assert run(wandb_files, WandBMonitor("p", "n", {}, wandb_files)).state.iteration == 4
     assert len(list(wandb_files.glob("wandb/*run-*/*.wandb"))) == runs
-    assert warnings(caplog) == []
+    assert warnings() == []
 
 
-def test_wandb_without_key_and_not_offline_is_one_warning_and_no_prompt(wandb_files, caplog):
+def test_wandb_without_key_and_not_offline_is_one_warning_and_no_prompt(
+    run, wandb_files, caplog, warnings
+):
     trainer = run(wandb_files, WandBMonitor("salak", "n", {}, wandb_files))
     assert trainer.state.iteration == 4
-    assert len(warnings(caplog)) == 1
+    assert len(warnings()) == 1
     assert "wandb login" in caplog.text
     assert "--wandb-mode offline" in caplog.text
 
 
-def test_wandb_with_its_server_away_is_one_warning(wandb_files, monkeypatch, caplog):
+def test_wandb_with_its_server_away_is_one_warning(run, wandb_files, monkeypatch, warnings):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monitor = WandBMonitor("p", "n", {}, wandb_files)
     monitor.limit = 6.0
     trainer = run(wandb_files, monitor)
     assert trainer.state.iteration == 4
-    assert len([m for m in warnings(caplog) if "WandBMonitor reports no more" in m]) == 1
+    assert len([m for m in warnings() if "WandBMonitor reports no more" in m]) == 1

@@ -1,4 +1,4 @@
-"""Sheets of patches for people to look at: photo, classes, confidence, errors, and a legend.
+"""Sheets of patches: a title, rows of tiles under headings, and a legend.
 
 A sheet is built of pictures that are put beside and below each other, each with its own room, so
 that nothing can overlap. Names are set in DejaVu Sans: Latin, Greek and Cyrillic.
@@ -13,34 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ignite_salak.classes import IGNORE_INDEX, ClassMap
+from ignite_salak.classes import ClassMap
+from ignite_salak.pictures.colors import WRONG, color_confidence, stripes
 
-__all__ = [
-    "WRONG",
-    "Row",
-    "color_confidence",
-    "color_errors",
-    "color_labels",
-    "color_pseudo_labels",
-    "dim",
-    "tile_size",
-    "unlabeled_sheet",
-    "unlabeled_tiles",
-    "validation_sheet",
-    "validation_tiles",
-]
-
-WRONG = (255, 128, 48)
-"""Colour of wrong pixels: bright against the dimmed photo for colour-blind people, too."""
-
-_LARGEST, _SMALLEST, _ENLARGED = 256, 128, 160  # sides of a tile, pixels
-_DIM_BLACK, _DIM_WHITE = 20, 102
-_STRIPES = ((222, 222, 222), (120, 120, 120))
-_STRIPE_PERIOD, _STRIPE_WIDTH = 8, 3
+__all__ = ["Row", "unlabeled_sheet", "validation_sheet"]
 
 _MARGIN, _GAP, _COLUMN_GAP, _LINE_GAP = 24, 18, 10, 6
 _NARROWEST = 640  # so that titles and legends of few small tiles have room
@@ -64,173 +43,6 @@ class Row:
     tiles: tuple[np.ndarray, ...]
 
 
-def tile_size(height: int, width: int) -> tuple[int, int]:
-    """Returns the size at which a patch is shown.
-
-    Patches over 256 pixels are reduced to 256, patches under 128 are enlarged by a whole number to
-    at least 160, others keep their size; the longer side counts.
-
-    Args:
-        height: of the patch, pixels.
-        width: of the patch, pixels.
-    """
-    longest = max(height, width)
-    if longest < _SMALLEST:
-        times = math.ceil(_ENLARGED / longest)
-        return height * times, width * times
-    factor = min(1.0, _LARGEST / longest)
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def color_labels(labels: np.ndarray, classes: ClassMap) -> np.ndarray:
-    """Paints every class in its colour, and ignored pixels in stripes of two greys.
-
-    Args:
-        labels: class indices or 255, integer [H, W].
-        classes: the class list.
-
-    Returns:
-        uint8 [H, W, 3].
-
-    Raises:
-        ValueError: not two dimensions, or an index without class.
-    """
-    ignored = labels == IGNORE_INDEX
-    if labels.ndim != 2:
-        raise ValueError(f"labels of shape {labels.shape}, expected [H, W]")
-    strange = ~ignored & ((labels < 0) | (labels >= classes.num_classes))
-    if strange.any():
-        raise ValueError(
-            f"label {labels[strange][0]}, expected 0 to {classes.num_classes - 1} or {IGNORE_INDEX}"
-        )
-    painted = classes.palette[np.where(ignored, 0, labels)]
-    return np.where(ignored[..., None], _stripes(*labels.shape), painted)
-
-
-def color_confidence(confidence: np.ndarray) -> np.ndarray:
-    """Paints 0 to 1 in viridis, dark to bright.
-
-    Args:
-        confidence: floating point [H, W].
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    return colormaps["viridis"](np.clip(confidence, 0.0, 1.0), bytes=True)[..., :3]
-
-
-def dim(image: np.ndarray) -> np.ndarray:
-    """Returns a photo in dark greys, on which every bright colour stands out.
-
-    Args:
-        image: uint8 [H, W, 3].
-
-    Returns:
-        uint8 [H, W, 3], at most 102.
-    """
-    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float32)
-    dimmed = np.rint(_DIM_BLACK + grey * ((_DIM_WHITE - _DIM_BLACK) / 255))
-    return np.repeat(dimmed.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def color_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Paints wrong pixels over the dimmed photo, and ignored ones in stripes.
-
-    Args:
-        image: uint8 [H, W, 3].
-        truth: class indices or 255, integer [H, W].
-        prediction: class indices, integer [H, W].
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    _check(image, truth=truth, prediction=prediction)
-    picture = dim(image)
-    picture[prediction != truth] = WRONG
-    ignored = truth == IGNORE_INDEX
-    picture[ignored] = _stripes(*truth.shape)[ignored]
-    return picture
-
-
-def color_pseudo_labels(image: np.ndarray, labels: np.ndarray, classes: ClassMap) -> np.ndarray:
-    """Paints kept pixels in the colours of their classes over the dimmed photo.
-
-    Args:
-        image: uint8 [H, W, 3].
-        labels: class indices, 255 where nothing was kept, integer [H, W].
-        classes: the class list.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    _check(image, labels=labels)
-    kept = (labels != IGNORE_INDEX)[..., None]
-    return np.where(kept, color_labels(labels, classes), dim(image))
-
-
-def validation_tiles(
-    image: np.ndarray,
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    confidence: np.ndarray,
-    classes: ClassMap,
-) -> tuple[np.ndarray, ...]:
-    """Returns image, truth, prediction, confidence and errors, each uint8 [h, w, 3].
-
-    Args:
-        image: uint8 [H, W, 3].
-        truth: class indices or 255, integer [H, W].
-        prediction: class indices, integer [H, W].
-        confidence: probability of the prediction, floating point [H, W].
-        classes: the class list.
-
-    Raises:
-        ValueError: the shapes differ, or an index has no class.
-    """
-    _check(image, truth=truth, prediction=prediction, confidence=confidence)
-    image, truth = _resize_photo(image), _resize_labels(truth)
-    prediction = _resize_labels(prediction)
-    return (
-        image,
-        color_labels(truth, classes),
-        color_labels(prediction, classes),
-        color_confidence(_resize_scalars(confidence)),
-        color_errors(image, truth, prediction),
-    )
-
-
-def unlabeled_tiles(
-    image: np.ndarray,
-    prediction: np.ndarray,
-    confidence: np.ndarray,
-    classes: ClassMap,
-    pseudo_labels: np.ndarray | None = None,
-) -> tuple[np.ndarray, ...]:
-    """Returns image, prediction, confidence and, where given, pseudo-labels, uint8 [h, w, 3].
-
-    Args:
-        image: uint8 [H, W, 3].
-        prediction: class indices, integer [H, W].
-        confidence: probability of the prediction, floating point [H, W].
-        classes: the class list.
-        pseudo_labels: class indices, 255 where nothing was kept, integer [H, W], or None.
-
-    Raises:
-        ValueError: the shapes differ, or an index has no class.
-    """
-    _check(image, prediction=prediction, confidence=confidence)
-    photo = _resize_photo(image)
-    tiles = (
-        photo,
-        color_labels(_resize_labels(prediction), classes),
-        color_confidence(_resize_scalars(confidence)),
-    )
-    if pseudo_labels is None:
-        return tiles
-    _check(image, pseudo_labels=pseudo_labels)
-    return *tiles, color_pseudo_labels(photo, _resize_labels(pseudo_labels), classes)
-
-
 def validation_sheet(title: str, rows: Sequence[Row], classes: ClassMap) -> np.ndarray:
     """Draws rows of ``validation_tiles`` under a title, with the legend below.
 
@@ -248,7 +60,7 @@ def validation_sheet(title: str, rows: Sequence[Row], classes: ClassMap) -> np.n
     notes = [
         _entry(_fill(WRONG), "wrong"),
         _entry(_fill((61, 61, 61)), "correct: photo in dark grey"),
-        _entry(_stripes(*_SWATCH[::-1]), "ignored: without label"),
+        _entry(stripes(*_SWATCH[::-1]), "ignored: without label"),
     ]
     columns = ("image", "truth", "prediction", "confidence", "errors")
     return _sheet(title, columns, rows, classes, notes)
@@ -274,38 +86,6 @@ def unlabeled_sheet(title: str, rows: Sequence[Row], classes: ClassMap) -> np.nd
         columns.append("pseudo-labels")
         notes.append(_entry(_fill((61, 61, 61)), "no pseudo-label: photo in dark grey"))
     return _sheet(title, columns, rows, classes, notes)
-
-
-def _check(image: np.ndarray, **maps: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"image of {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
-    for name, values in maps.items():
-        if values.shape != image.shape[:2]:
-            raise ValueError(f"{name} of shape {values.shape}, the image has {image.shape[:2]}")
-
-
-def _resize_photo(image: np.ndarray) -> np.ndarray:
-    height, width = tile_size(*image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _resize_labels(labels: np.ndarray) -> np.ndarray:
-    height, width = tile_size(*labels.shape)
-    picture = Image.fromarray(labels.astype(np.int32))
-    return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
-
-
-def _resize_scalars(values: np.ndarray) -> np.ndarray:
-    height, width = tile_size(*values.shape)
-    # Enlarged pixels stay as sharp as those of the prediction beside them.
-    how = Image.Resampling.NEAREST if height > values.shape[0] else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), how))
-
-
-def _stripes(height: int, width: int) -> np.ndarray:
-    """Diagonal stripes of two greys, uint8 [H, W, 3]."""
-    across = np.add.outer(np.arange(height), np.arange(width)) % _STRIPE_PERIOD
-    return np.asarray(_STRIPES, dtype=np.uint8)[(across < _STRIPE_WIDTH).astype(int)]
 
 
 def _sheet(
