@@ -266,6 +266,8 @@ def _inspect_large(image: Header, mask: Header | None, survey: Survey) -> str:
     with ExitStack() as stack:
         try:
             ortho = stack.enter_context(closing(OrthoImage(image.path))) if image.large else None
+            if ortho is not None:
+                survey.notes += [f"{image.path}: {note}" for note in ortho.notes]
             if mask is None or not mask.large:
                 return ""
             labels = stack.enter_context(closing(OrthoMask(mask.path)))

@@ -9,37 +9,24 @@ from __future__ import annotations
 import abc
 import warnings
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ignite_salak.data.decoding import BadFileError, read_image
+from ignite_salak.data.orthomosaics import OrthoImage, open_raster, rasterio_for
 
 __all__ = ["GeoRaster", "Photo", "Picture", "open_picture", "rasterio_for"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}  # scale, tie points, transformation, keys of GeoTIFF
 _PHOTO_PIXELS = 50_000_000  # a larger TIFF is read by rows even if it has no georeference
-_CACHE_MEGABYTES = 64
 _EXIF_ORIENTATION = 0x0112
 
 # Read failures of GDAL are RasterioIOError, which is an OSError; so are Pillow's.
 _OPEN_ERRORS = (OSError, SyntaxError, ValueError)
-
-
-def rasterio_for(purpose: str) -> ModuleType:
-    """Imports rasterio, which is optional.
-
-    Raises:
-        ImportError: it is not installed; the message names the purpose and the remedy.
-    """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError(f'{purpose} needs rasterio: pip install "ignite-salak[geo]"') from error
-    return rasterio
 
 
 class Picture(abc.ABC):
@@ -132,21 +119,19 @@ class Photo(Picture):
 
 
 class GeoRaster(Picture):
-    """A GeoTIFF, or any other picture that GDAL reads by rows.
-
-    Valid are the pixels that the file's own mask, alpha band or nodata value calls so. Red, green
-    and blue are found by the colour interpretation of the bands; one grey band stands for all
-    three, and one palette band is expanded.
+    """A GeoTIFF, or any other picture that GDAL reads by rows, seen as ``OrthoImage`` sees it.
 
     Args:
         path: the file.
         black_is_nodata: see ``Picture``.
         bands: numbers of the red, green and blue band, from 1; None finds them.
 
+    Attributes:
+        gcps: ground control points of rasterio.
+
     Raises:
         ImportError: rasterio is not installed.
-        BadFileError: the file is no raster, has over 8 bits a channel, or bands of which it does
-            not say which are red, green and blue.
+        BadFileError: see ``OrthoImage``.
     """
 
     def __init__(
@@ -156,89 +141,21 @@ class GeoRaster(Picture):
         black_is_nodata: bool = False,
         bands: tuple[int, int, int] | None = None,
     ) -> None:
-        rasterio = rasterio_for(f"{path}: a GeoTIFF or very large picture")
-        self._dataset = _open(rasterio, path)
-        dataset = self._dataset
-        super().__init__(path, dataset.height, dataset.width, black_is_nodata=black_is_nodata)
-        self._rasterio = rasterio
-        self._lookup: np.ndarray | None = None
-        try:
-            self._check_depth()
-            self._bands = self._find_bands() if bands is None else self._given_bands(bands)
-        except BaseException:
-            dataset.close()
-            raise
-        self.gcps, gcps_crs = dataset.gcps
-        self.crs = dataset.crs or gcps_crs
-        if not dataset.transform.is_identity:
-            self.transform = dataset.transform
-
-    def _check_depth(self) -> None:
-        kinds = sorted(set(self._dataset.dtypes))
-        bits = self._dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
-        if kinds != ["uint8"]:
-            raise BadFileError(
-                f"{self.path}: {' and '.join(kinds)} pixels, expected 8 bits a channel; convert it "
-                f"as the training images were, for example by gdal_translate -ot Byte -scale LOW "
-                f"HIGH 0 255 {self.path.name} 8bit.tif, with the sensor's lowest and highest value"
-            )
-        if bits not in ("1", "8"):
-            raise BadFileError(
-                f"{self.path}: {bits} bits a channel; convert it by gdal_translate -co NBITS=8 "
-                f"-scale {self.path.name} 8bit.tif"
-            )
-
-    def _given_bands(self, bands: tuple[int, int, int]) -> tuple[int, ...]:
-        if not all(1 <= band <= self._dataset.count for band in bands):
-            raise BadFileError(
-                f"{self.path}: --bands {' '.join(map(str, bands))}, but it has "
-                f"{self._dataset.count} band(s), counted from 1"
-            )
-        return bands
-
-    def _find_bands(self) -> tuple[int, ...]:
-        """Returns the numbers of red, green and blue, or of a single band."""
-        names = [meaning.name for meaning in self._dataset.colorinterp]
-        colors = [name for name in names if name != "alpha"]
-        if {"red", "green", "blue"} <= set(names):
-            unused = [f"{n + 1} ({name})" for n, name in enumerate(names) if name not in _USED]
-            if unused:
-                self.notes.append(f"red, green and blue are used, not band {', '.join(unused)}")
-            return tuple(names.index(color) + 1 for color in ("red", "green", "blue"))
-        if colors == ["palette"]:
-            self._lookup = _palette(self._dataset.colormap(names.index("palette") + 1))
-            return (names.index("palette") + 1,)
-        if colors == ["gray"]:
-            self.notes.append("one grey band stands for red, green and blue")
-            return (names.index("gray") + 1,)
-        raise BadFileError(
-            f"{self.path}: its bands are {', '.join(names)}: which are red, green and blue? Say so "
-            "by --bands, such as --bands 1 2 3"
-        )
+        image = OrthoImage(path, bands)
+        super().__init__(path, image.height, image.width, black_is_nodata=black_is_nodata)
+        self._image = image
+        self.notes += image.notes
+        self.gcps, gcps_crs = image.gcps
+        self.crs = image.crs or gcps_crs
+        if not image.transform.is_identity:
+            self.transform = image.transform
 
     def _read(self, top: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        window = self._rasterio.windows.Window(0, top, self.width, rows)
-        try:
-            # GDAL settles the size of its cache, by default 5 % of the memory, at the first read.
-            with self._rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
-                pixels = self._dataset.read(list(self._bands), window=window)
-                valid = self._dataset.dataset_mask(window=window) > 0
-        except OSError as error:
-            raise BadFileError(
-                f"{self.path}: rows {top} to {top + rows} cannot be read ({error}); is the file "
-                "complete?"
-            ) from error
-        if self._lookup is not None:
-            rgba = self._lookup[:, pixels[0]]
-            return rgba[:3], valid & (rgba[3] > 0)
-        return (pixels if len(pixels) == 3 else np.repeat(pixels, 3, axis=0)), valid
+        return self._image.read_planes(top, top + rows)
 
     def close(self) -> None:
         """See ``Picture``."""
-        self._dataset.close()
-
-
-_USED = ("red", "green", "blue", "alpha")
+        self._image.close()
 
 
 def open_picture(
@@ -290,28 +207,10 @@ def _needs_rasterio(path: Path, bands_given: bool) -> bool:
 def _told_by_gdal(path: Path) -> bool:
     """Whether a TIFF without GeoTIFF tags has a world file or a nodata value."""
     try:
-        rasterio = rasterio_for("")
-        with _open(rasterio, path) as dataset:
+        with open_raster(path) as dataset:
             return not dataset.transform.is_identity or dataset.nodata is not None
     except (ImportError, BadFileError):
         return False
-
-
-def _open(rasterio: ModuleType, path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except OSError as error:
-        raise BadFileError(f"{path}: the file cannot be read ({error})") from error
-
-
-def _palette(colors: dict[int, tuple[int, int, int, int]]) -> np.ndarray:
-    """Colour table uint8 [4, 256]: red, green, blue, alpha; unlisted indices are transparent."""
-    table = np.zeros((4, 256), dtype=np.uint8)
-    for index, color in colors.items():
-        table[:, index] = color
-    return table
 
 
 def _opaque(path: Path) -> np.ndarray | None:

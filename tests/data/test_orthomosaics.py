@@ -6,6 +6,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ignite_salak.data.decoding import BadFileError, MaskReader
 from ignite_salak.data.orthomosaics import OrthoImage, OrthoMask, same_ground
@@ -42,6 +43,17 @@ def write(tmp_path):
         return path
 
     return save
+
+
+def name_bands(path, *kinds):
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [rasterio.enums.ColorInterp[kind] for kind in kinds]
+    return path
+
+
+def notes(path, **options):
+    with closing(OrthoImage(path, **options)) as image:
+        return image.notes
 
 
 def read(path, top=0, bottom=HEIGHT):
@@ -90,16 +102,54 @@ class TestImages:
 
     def test_bands_are_taken_by_their_colour(self, write):
         path = write("a.tif", np.concatenate([PIXELS[..., ::-1], PIXELS[..., :2]], axis=2))
-        kinds = rasterio.enums.ColorInterp
-        with rasterio.open(path, "r+") as file:
-            file.colorinterp = [
-                kinds.blue,
-                kinds.green,
-                kinds.red,
-                kinds.undefined,
-                kinds.undefined,
-            ]
+        name_bands(path, "blue", "green", "red", "undefined", "undefined")
         np.testing.assert_array_equal(read(path)[0], PIXELS)
+        assert notes(path) == [
+            "red, green and blue are used, not band 4 (undefined), 5 (undefined)"
+        ]
+
+    def test_three_bands_without_colours_are_taken_in_order_and_said(self, write):
+        path = write("a.tif", PIXELS, photometric="MINISBLACK")
+        np.testing.assert_array_equal(read(path)[0], PIXELS)
+        assert notes(path) == [
+            "bands 1, 2, 3 are taken for red, green and blue; the file does not say so"
+        ]
+
+    def test_three_bands_whose_colours_contradict_the_order_are_refused(self, write):
+        path = write("a.tif", PIXELS, photometric="MINISBLACK")
+        name_bands(path, "blue", "green", "undefined")
+        with pytest.raises(BadFileError, match=r"\(blue, green, undefined\): which are red"):
+            OrthoImage(path)
+
+    def test_bands_can_be_given(self, write):
+        path = write("a.tif", np.concatenate([PIXELS, PIXELS[..., :1]], axis=2))
+        with closing(OrthoImage(path, bands=(4, 3, 2))) as image:
+            pixels, _ = image.read(0, HEIGHT)
+            assert image.notes == []
+        np.testing.assert_array_equal(pixels, PIXELS[..., [0, 2, 1]])
+
+    def test_transparent_colours_of_a_palette_have_no_content(self, tmp_path):
+        image = Image.fromarray(LABELS)
+        image.putpalette([9, 8, 7, 10, 20, 30, 200, 100, 50])
+        image.save(tmp_path / "a.png", transparency=1)
+        pixels, valid = read(tmp_path / "a.png", 100, 180)
+        colors = np.array([[9, 8, 7], [0, 0, 0], [200, 100, 50]])
+        np.testing.assert_array_equal(valid, LABELS[100:180] != 1)
+        np.testing.assert_array_equal(pixels, colors[LABELS[100:180]])
+        with closing(OrthoImage(tmp_path / "a.png")) as image:
+            np.testing.assert_array_equal(image.valid(100, 180), valid)
+
+    def test_few_bits_are_read_by_their_palette_or_refused(self, write, classes):
+        path = write("a.tif", LABELS, dict(enumerate(classes.colors)), nbits=4)
+        np.testing.assert_array_equal(read(path)[0], classes.palette[LABELS])
+        for name, bits in (("grey.tif", 4), ("black.tif", 1)):
+            pixels = PIXELS[..., : 1 if bits == 4 else 3] >> (8 - bits)
+            with pytest.raises(BadFileError, match=f"{name}: {bits} bits a channel; convert"):
+                OrthoImage(write(name, pixels, nbits=bits))
+
+    def test_a_missing_georeference_is_nothing_to_warn_of(self, save, tmp_path, recwarn):
+        read(save(tmp_path / "a.png", PIXELS))
+        assert not recwarn.list
 
     @pytest.mark.parametrize(
         ("pixels", "options", "message"),

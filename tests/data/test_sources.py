@@ -87,7 +87,7 @@ class TestHeaders:
     def test_too_large_for_pillow_and_no_rasterio(self, tmp_path, save, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
         monkeypatch.setitem(sys.modules, "rasterio", None)
-        with pytest.raises(ImportError, match="very large, which needs rasterio"):
+        with pytest.raises(ImportError, match="very large picture needs rasterio"):
             read_header(save(tmp_path / "a.png", PIXELS))
 
 

@@ -1,12 +1,14 @@
 """Photos and GeoTIFFs: how each is read, and what is refused."""
 
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ignite_salak.data.decoding import BadFileError
+from ignite_salak.data.sources import ImageSource, read_header
 from ignite_salak.inference.rasters import GeoRaster, Photo, open_picture
 
 PIXELS = np.random.default_rng(0).integers(1, 256, (3, 20, 30), dtype=np.uint8)
@@ -156,11 +158,36 @@ def test_cmyk_with_georeference_becomes_rgb(write_raster, utm):
     assert valid.all()
 
 
+@pytest.mark.parametrize("kind", ["rgb", "unmarked", "grey", "alpha", "palette", "nir", "nodata"])
+def test_training_and_map_see_the_same(write_raster, utm, kind):
+    pixels, options = PIXELS, {"photometric": "RGB"}
+    if kind == "unmarked":
+        options = {"photometric": "MINISBLACK"}
+    elif kind == "grey":
+        pixels, options = PIXELS[:1], {}
+    elif kind in ("alpha", "nir"):
+        pixels = np.concatenate([PIXELS, PIXELS[:1] // 128])
+        options["alpha"] = "yes" if kind == "alpha" else "unspecified"
+    elif kind == "palette":
+        colors = {value: (value, 255 - value, 7, 255) for value in range(256)}
+        pixels, options = PIXELS[:1], {"photometric": "palette", "colormap": colors}
+    elif kind == "nodata":
+        options["nodata"], pixels = 0, PIXELS * (PIXELS[:1] > 99)
+    path = write_raster("a.tif", pixels, **options, **utm)
+    header = read_header(path)
+    assert header.large
+    with closing(ImageSource(header)) as source:
+        trained, has_content = source.read(0, 20)
+    mapped, valid, _ = whole(path)
+    assert np.array_equal(trained.transpose(2, 0, 1), mapped)
+    assert np.array_equal(has_content, valid)
+
+
 def test_bands_can_be_given(write_raster, utm):
     many = np.concatenate([PIXELS[:1], PIXELS])
     bands = {"photometric": "MINISBLACK", **utm}
     path = write_raster("many.tif", many, bands_are=("gray", *["undefined"] * 3), **bands)
-    with pytest.raises(BadFileError, match=r"many.tif: its bands are gray, undefined.*--bands"):
+    with pytest.raises(BadFileError, match=r"many.tif: 4 bands \(gray, undefined.*--bands"):
         open_picture(path)
     assert np.array_equal(whole(path, bands=(4, 3, 2))[0], PIXELS[::-1])
     with pytest.raises(BadFileError, match=r"--bands 1 2 5, but it has 4 band"):
