@@ -215,6 +215,12 @@ class TestGeoTIFFs:
         write("masks/a.tif", LABELS, nodata=255)
         assert survey().notes == []
 
+    def test_what_stands_for_the_colours_is_noted(self, write, survey, tmp_path):
+        write("images/a.tif", PIXELS[..., 0])
+        [note] = survey().notes
+        assert note.startswith(str(tmp_path / "images" / "a.tif"))
+        assert "grey" in note
+
     def test_unusable_bands_are_named(self, survey, write):
         write("images/a.tif", PIXELS.astype(np.uint16))
         write("images/b.tif", PIXELS)
