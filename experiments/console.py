@@ -19,9 +19,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments.options import RunOptions, from_json, to_dict
 from ignite_salak.files import write_json
+from ignite_salak.models.model_file import SavedModel, load_model
 
 __all__ = [
     "Machine",
+    "load_checkpoint",
     "open_folder",
     "parse",
     "prepare",
@@ -152,6 +154,20 @@ def _refuse_occupied(run: RunOptions) -> None:
             f"{folder} already holds a run: continue it by --restore-from "
             f"{folder / 'latest_checkpoint.pth'}, or give another --checkpoint-dir, or --overwrite"
         )
+
+
+def load_checkpoint(path: Path, device: torch.device) -> SavedModel:
+    """Reads the model file that --checkpoint names.
+
+    Raises:
+        ValueError: there is no such file, or it is no model file.
+    """
+    try:
+        return load_model(path, device)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"--checkpoint {error}; expected a run's best_model_ema.pth or final_model.pth"
+        ) from error
 
 
 def open_folder(run: RunOptions) -> None:

@@ -21,7 +21,7 @@ from ignite.metrics import Metric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from experiments.console import parse, run_script, set_up, surroundings
+from experiments.console import load_checkpoint, parse, run_script, set_up, surroundings
 from experiments.options import to_dict
 from experiments.patch_choice import PatchOptions, check_classes, choose_patches
 from experiments.pseudo_label_judgement import (
@@ -45,7 +45,6 @@ from ignite_salak.engines import create_evaluator
 from ignite_salak.files import write_json
 from ignite_salak.inference import AtInputSize, TestTimeAugmentation
 from ignite_salak.metrics import BoundaryBandIoU, ClassIoU, PseudoLabelCounts, PseudoLabelQuality
-from ignite_salak.models.model_file import SavedModel, load_model
 from ignite_salak.plots import confusion_figure, save_png
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.voting import predict_once
@@ -127,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
     precision = resolve_precision(machine.precision, device)
 
     # Model
-    saved = _load(options.checkpoint, device)
+    saved = load_checkpoint(options.checkpoint, device)
     model = saved.model.to(memory_format=torch.channels_last)
     names = saved.classes.names
     thresholds = pseudo.thresholds(saved)
@@ -202,15 +201,6 @@ def main(arguments: Sequence[str]) -> None:
         save_png(figure, output / "pseudo_labels.png")
     write_json(output / "metrics.json", plain(report))
     print(f"\n{output} holds: {', '.join(n for n in _FILES if (output / n).exists())}")
-
-
-def _load(path: Path, device: torch.device) -> SavedModel:
-    try:
-        return load_model(path, device)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(
-            f"--checkpoint {error}; expected a run's best_model_ema.pth or final_model.pth"
-        ) from error
 
 
 def _summary(scores: ClassIoU, band: BoundaryBandIoU) -> str:

@@ -21,7 +21,7 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from experiments.console import parse, run_script, set_up, surroundings
+from experiments.console import load_checkpoint, parse, run_script, set_up, surroundings
 from experiments.map_files import MapFiles, ResultOptions
 from experiments.map_record import MapRecord
 from experiments.notes import Notes
@@ -32,7 +32,6 @@ from ignite_salak.inference.inputs import find_pictures
 from ignite_salak.inference.polygons import check_polygon_format
 from ignite_salak.inference.scaled import AtScale
 from ignite_salak.inference.sliding_window import SlidingWindow
-from ignite_salak.models.model_file import SavedModel, load_model
 from ignite_salak.steps.device import autocast, image_to_device, resolve_precision
 from ignite_salak.voting import predict_once
 
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
     pictures = find_pictures(options.input, options.output)
 
     # Model
-    saved = _load(options.checkpoint, device)
+    saved = load_checkpoint(options.checkpoint, device)
     scale = options.windows.resolve_scale(saved.facts.get("input_size"))
     window = SlidingWindow(
         _predictor(saved.model, scale, options.windows.tta, device, precision),
@@ -169,15 +168,6 @@ def main(arguments: Sequence[str]) -> None:
     print(
         f"{len(maps)} of {len(pictures)} inputs are mapped; the areas of each: {record.table.path}"
     )
-
-
-def _load(path: Path, device: torch.device) -> SavedModel:
-    try:
-        return load_model(path, device)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(
-            f"--checkpoint {error}; expected a run's best_model_ema.pth or final_model.pth"
-        ) from error
 
 
 def _predictor(

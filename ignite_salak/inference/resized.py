@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from ignite_salak.voting import predict_once
 
-__all__ = ["AtInputSize", "resize"]
+__all__ = ["AtInputSize", "predict_resized", "resize"]
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -25,6 +25,26 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
     return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def predict_resized(
+    predict: Callable[[nn.Module, Tensor], Tensor], model: nn.Module, images: Tensor, factor: float
+) -> Tensor:
+    """Predicts on resized images and brings the probabilities back to their size.
+
+    Args:
+        predict: called with (model, resized images) for probabilities [B, C, h, w].
+        model: returns logits [N, B, C, h, w].
+        images: floating point [B, 3, H, W] in 0-1.
+        factor: pixels of the network per pixel of the images.
+
+    Returns:
+        Probabilities, float32 [B, C, H, W].
+    """
+    height, width = images.shape[-2:]
+    inner = max(1, round(height * factor)), max(1, round(width * factor))
+    resized = resize(images, inner).contiguous(memory_format=torch.channels_last)
+    return resize(predict(model, resized), (height, width))
 
 
 class AtInputSize:
@@ -57,8 +77,5 @@ class AtInputSize:
             model: returns logits [N, B, C, h, w].
             images: floating point [B, 3, H, W] in 0-1.
         """
-        height, width = images.shape[-2:]
-        factor = self.size / max(height, width)
-        inner = max(1, round(height * factor)), max(1, round(width * factor))
-        reduced = resize(images, inner).contiguous(memory_format=torch.channels_last)
-        return resize(self.predict(model, reduced), (height, width))
+        factor = self.size / max(images.shape[-2:])
+        return predict_resized(self.predict, model, images, factor)

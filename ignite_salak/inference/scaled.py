@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from ignite_salak.inference.resized import resize
+from ignite_salak.inference.resized import predict_resized
 from ignite_salak.voting import predict_once
 
 __all__ = ["AtScale"]
@@ -44,7 +43,4 @@ class AtScale:
             model: returns logits [N, B, C, h, w].
             images: floating point [B, 3, H, W] in 0-1.
         """
-        height, width = images.shape[-2:]
-        inner = max(1, round(height * self.scale)), max(1, round(width * self.scale))
-        reduced = resize(images, inner).contiguous(memory_format=torch.channels_last)
-        return resize(self.predict(model, reduced), (height, width))
+        return predict_resized(self.predict, model, images, self.scale)
