@@ -13,13 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import ignite.distributed as idist
 import torch
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from experiments.launch import join_ranks, leave_ranks, rank_is_lost, ranks_per_machine
 from experiments.options import RunOptions, from_json, to_dict
 from ignite_salak.files import write_json
 from ignite_salak.models.model_file import SavedModel, load_model
+from ignite_salak.ranks import is_first, rank, rank_count
 
 __all__ = [
     "Machine",
@@ -49,7 +52,8 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
         arguments: the arguments; None takes those of the process.
 
     Returns:
-        Exit status: 0, or 2 after an error of the user's making. ``--debug`` shows the traceback.
+        Exit status: 0; 2 after an error of the user's making; 3 where another process of the run
+        is lost. ``--debug`` shows the traceback.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -62,15 +66,32 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
     try:
         with logging_redirect_tqdm():  # messages above a progress bar, not in its line
             main([argument for argument in given if argument != "--debug"])
+        leave_ranks()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error{_which_rank()}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not debug and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            print("error: torch cannot --compile here; leave it away (or --debug)", file=sys.stderr)
+            return 2
+        if debug or not rank_is_lost(error):
+            raise
+        print(
+            f"error{_which_rank()}: another process of the run died or no longer answers; look for "
+            "its own message, and continue with --restore-from latest_checkpoint.pth",
+            file=sys.stderr,
+        )
+        return 3
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _which_rank() -> str:
+    return f" (process {rank()} of {rank_count()})" if rank_count() > 1 else ""
 
 
 def parse(
@@ -105,18 +126,31 @@ class Machine(Protocol):
 
 
 def prepare(options: RunOptions) -> torch.device:
-    """Refuses a folder that holds another run, then does what ``set_up`` does.
+    """Does what ``set_up`` does, and refuses a folder that holds another run.
+
+    Where there are several processes, they become the ranks of the run; all but the first are
+    quiet.
 
     Raises:
         FileExistsError: the folder holds a run that is not the one to continue.
         ValueError: see ``set_up``.
     """
+    device = set_up(options, join_ranks(options.device))
     _refuse_occupied(options)
-    return set_up(options)
+    idist.barrier()  # nobody writes before all have looked
+    if not is_first():
+        logging.getLogger().setLevel(logging.ERROR)
+        # What this rank alone has read is not said by the first.
+        logging.getLogger("ignite_salak.data.loaders").setLevel(logging.WARNING)
+    return device
 
 
-def set_up(options: Machine) -> torch.device:
+def set_up(options: Machine, device_name: str | None = None) -> torch.device:
     """Sets torch's threads and chooses the device.
+
+    Args:
+        options: they are changed as said below.
+        device_name: the device, where it is not that of the options.
 
     The options then hold the threads in use, and no more workers than there are cores, on which
     nothing but the speed depends.
@@ -131,8 +165,9 @@ def set_up(options: Machine) -> torch.device:
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     options.threads = torch.get_num_threads()  # what config.json has to say
-    options.num_workers = min(options.num_workers, os.cpu_count() or 1)
-    name = options.device
+    name = options.device if device_name is None else device_name
+    cores = max(1, (os.cpu_count() or 1) // ranks_per_machine())
+    options.num_workers = min(options.num_workers, cores)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -171,8 +206,13 @@ def load_checkpoint(path: Path, device: torch.device) -> SavedModel:
 
 
 def open_folder(run: RunOptions) -> None:
-    """Makes the run's folder; a run that starts anew first removes the files of the one before."""
+    """Makes the run's folder; a run that starts anew first removes the files of the one before.
+
+    Of several ranks, only the first does.
+    """
     folder = run.checkpoint_dir
+    if not is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     if run.restore_from is None:
         for pattern in _RUN_FILES:
@@ -181,7 +221,7 @@ def open_folder(run: RunOptions) -> None:
 
 
 def write_config(folder: Path, options: Any, device: torch.device, facts: dict[str, Any]) -> None:
-    """Writes config.json: what it takes to do the run again, by ``--config``.
+    """Writes config.json: what it takes to do the run again, by ``--config``; rank 0 only.
 
     Args:
         folder: the run's folder.
@@ -189,6 +229,8 @@ def write_config(folder: Path, options: Any, device: torch.device, facts: dict[s
         device: where it runs.
         facts: what else there is to know, plain values.
     """
+    if not is_first():
+        return
     values = to_dict(options)
     values["run"] |= {"restore_from": None, "overwrite": False}
     defaults = to_dict(type(options)())
@@ -207,6 +249,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpus": os.cpu_count(),
+        "processes": rank_count(),
     }
 
 

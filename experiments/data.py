@@ -22,6 +22,7 @@ from ignite_salak.data.balance import (
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
+from ignite_salak.data.patch_cache import PatchCache, open_cache
 from ignite_salak.data.patches import PatchIndex, scan_patches
 from ignite_salak.data.splits import (
     Split,
@@ -31,6 +32,7 @@ from ignite_salak.data.splits import (
     split_patches,
 )
 from ignite_salak.handlers.panels import Gallery
+from ignite_salak.ranks import rank_count
 
 __all__ = ["RunData", "load_data"]
 
@@ -105,24 +107,28 @@ def load_data(
     weights = balanced_weights(pixels)
     _LOGGER.info("patches under %s\n%s", index.root, split.describe(index))
     _report_pixels(classes, pixels, weights, int(statistics.ignored[split.labeled].sum()))
-    patches = functools.partial(_patches, index, options)
+    cache = open_cache(options.cache, index, reader, input_size=options.input_size)
+    patches = functools.partial(_patches, index, options, cache)
     loading: dict[str, Any] = {
         "batch_size": batch_size,
         "num_workers": run.num_workers,
         "pin_memory": device.type == "cuda",
     }
+    judging = {**loading, "batch_size": max(1, batch_size // rank_count())}
     unlabeled = patches(split.unlabeled, None) if len(split.unlabeled) else None
     if unlabeled is None:
         _LOGGER.warning("no unlabelled patch: training is supervised only")
-    sample = sample_patches(split.labeled, len(split.validation), run.seed)
+    validation = EvaluationBatches(patches(split.validation, reader), **judging)
+    sample = patches(sample_patches(split.labeled, len(split.validation), run.seed), reader)
+    training = EvaluationBatches(sample, **judging, workers_of=validation)
     return RunData(
         classes,
         index,
         split,
         torch.tensor(weights, dtype=torch.float32),
         TrainingStream(patches(split.labeled, reader), unlabeled, seed=run.seed, **loading),
-        EvaluationBatches(patches(split.validation, reader), **loading),
-        EvaluationBatches(patches(sample, reader), **loading),
+        validation,
+        training,
         _gallery(patches(diverse_patches(statistics.counts, split.validation, panels), reader)),
         _gallery(
             patches(sample_patches(split.unlabeled, panels * _CANDIDATES, run.seed), None), panels
@@ -147,7 +153,11 @@ def _inspect(
 
 
 def _patches(
-    index: PatchIndex, options: DataOptions, which: np.ndarray, reader: MaskReader | None
+    index: PatchIndex,
+    options: DataOptions,
+    cache: PatchCache | None,
+    which: np.ndarray,
+    reader: MaskReader | None,
 ) -> PatchDataset:
     return PatchDataset(
         index,
@@ -155,6 +165,7 @@ def _patches(
         reader,
         input_size=options.input_size,
         skip_bad_files=options.skip_bad_files,
+        cache=cache,
     )
 
 

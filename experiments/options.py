@@ -55,6 +55,9 @@ class DataOptions:
     """How RGB masks with three equal channels are read."""
     skip_bad_files: bool = False
     """Go on without files that cannot be read, and list them."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Where decoded patches are kept, so that later epochs need not decode them again; on disk, in
+    the folder IGNITE_SALAK_CACHE or the user's cache folder, later runs too."""
 
     def root(self) -> Path:
         """Returns the data root, which must be given and exist."""
@@ -201,7 +204,9 @@ class ScheduleOptions:
     """Training."""
 
     batch_size: int = 8
-    """Labelled patches a batch, and as many unlabelled ones."""
+    """Labelled patches a batch, and as many unlabelled ones; of all processes together."""
+    grad_accumulation: int = 1
+    """Parts of a batch that are computed one after the other: less memory for the same batch."""
     num_steps: int = 50000
     """Iterations."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -252,6 +257,8 @@ class RunOptions:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the network; auto is bf16 on CUDA where it can, else fp32."""
+    compile: bool = False
+    """Compile the network by torch.compile: a slow start, then faster."""
     num_workers: int = 4
     """Processes that read patches, at most one per core; 0 reads in the training process."""
     threads: int = 0
@@ -323,6 +330,7 @@ def comparable(options: Any) -> dict[str, Any]:
     groups = {name: group for name, group in to_dict(options).items() if isinstance(group, dict)}
     run = groups.pop("run")
     groups.pop("monitors")
+    groups["data"].pop("cache")
     values = {name: run[name] for name in ("seed", "threads", "precision", "eval_every")}
     for group in groups.values():
         values |= group

@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.handlers import EarlyStopping
 
 from experiments.console import open_folder, parse, prepare, run_script, write_config
 from experiments.data import load_data
+from experiments.launch import parallel
+from experiments.memory import MemorySettings, learning_rate_hint, memory_advice
 from experiments.options import (
     AugmentationOptions,
     DataOptions,
@@ -34,6 +37,7 @@ from experiments.options import (
     to_dict,
 )
 from ignite_salak.augment import RandomGeometry
+from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.data.plantation import make_plantation
 from ignite_salak.engines import create_evaluator, create_trainer
 from ignite_salak.events import TrainingEvents
@@ -59,8 +63,11 @@ from ignite_salak.handlers import (
 )
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.metrics import ClassIoU
+from ignite_salak.models.compiling import compile_network
 from ignite_salak.models.model_file import save_model
+from ignite_salak.models.synchronized import synchronize
 from ignite_salak.randomness import derive_seed
+from ignite_salak.ranks import is_first
 from ignite_salak.report import reporting
 from ignite_salak.steps import SelfTrainingStep
 from ignite_salak.steps.device import resolve_precision
@@ -97,10 +104,18 @@ def main(arguments: Sequence[str]) -> None:
     run, schedule, folder = options.run, options.schedule, options.run.checkpoint_dir
     device = prepare(run)
     precision = resolve_precision(run.precision, device)
+    memory = MemorySettings.of(options, device)
+    hint = learning_rate_hint(
+        schedule.batch_size, schedule.learning_rate, optimizer=schedule.optimizer
+    )
+    if hint is not None and is_first():
+        print(hint)
 
     # Data
     if options.demo and options.data.data_root is not None:
-        make_plantation(options.data.data_root)
+        if idist.get_local_rank() == 0:
+            make_plantation(options.data.data_root)
+        idist.barrier()
     panels = options.monitors.panels
     data = load_data(
         options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
@@ -111,16 +126,17 @@ def main(arguments: Sequence[str]) -> None:
     # Model, losses, step
     torch.manual_seed(derive_seed(run.seed, "model"))
     spec = options.model.spec(classes.num_classes)
-    model = spec.build(
-        pretrained=options.model.pretrained, weights_file=options.model.encoder_weights
-    )
-    model = model.to(device).to(memory_format=torch.channels_last)
+    with idist.one_rank_first(local=True):  # it may have to download weights
+        model = spec.build(
+            pretrained=options.model.pretrained, weights_file=options.model.encoder_weights
+        )
+    model = synchronize(model.to(device).to(memory_format=torch.channels_last), device)
     optimizer = schedule.build_optimizer(
         model.parameter_groups(schedule.learning_rate, schedule.decoder_lr_factor)
     )
     class_weights = data.class_weights if options.loss.use_class_weights else None
     step = SelfTrainingStep(
-        model,
+        parallel(model, device),
         optimizer,
         CombinedLoss(options.loss.weights(), class_weights).to(device),
         CombinedLoss(options.loss.weights()).to(device),
@@ -132,6 +148,7 @@ def main(arguments: Sequence[str]) -> None:
         ),
         weight=options.self_training.st_loss_weight,
         start_iteration=options.self_training.st_start_iter,
+        accumulation=schedule.grad_accumulation,
         device=device,
         precision=precision,
     )
@@ -139,6 +156,9 @@ def main(arguments: Sequence[str]) -> None:
     # Engines, and what handlers keep
     trainer = create_trainer(step, seed=run.seed)
     ema = EMAUpdater(model, schedule.ema_decay)
+    if run.compile:
+        for network in (model, ema.model):
+            compile_network(network)
     scores = ClassIoU(classes.names, device)
     evaluator = create_evaluator(ema.model, {"scores": scores}, device=device, precision=precision)
 
@@ -185,9 +205,8 @@ def main(arguments: Sequence[str]) -> None:
     st_pixels.attach(trainer)
     TrainingLog(run.log_every, device).attach(trainer)
     progress.attach(trainer)
-    Evaluation(evaluator, scores, data.validation, data.training, every=run.eval_every).attach(
-        trainer
-    )
+    judged = (DeviceBatches(batches, device) for batches in (data.validation, data.training))
+    Evaluation(evaluator, scores, *judged, every=run.eval_every).attach(trainer)
     history.attach(trainer)
     best.attach(trainer)
     EvaluationReport(classes.names).attach(trainer)
@@ -225,10 +244,19 @@ def main(arguments: Sequence[str]) -> None:
     if data.stream.start >= schedule.num_steps or early.counter >= early.patience:
         print(f"the run is complete: {data.stream.start} of {schedule.num_steps} iterations")
     else:
-        with reporting(folder), summary, ExitStack() as stack:
+        with (
+            reporting(folder),
+            summary,
+            ExitStack() as stack,
+            memory_advice(memory, device, trainer),
+        ):
             for close in (*(monitor.close for monitor in monitors), progress.close):
                 stack.callback(close)
-            trainer.run(data.stream, max_epochs=1, epoch_length=schedule.num_steps)
+            trainer.run(
+                DeviceBatches(data.stream, device), max_epochs=1, epoch_length=schedule.num_steps
+            )
+    if not is_first():
+        return
     if stop.signal_name is not None:
         print(
             f"stopped by {stop.signal_name} at iteration {trainer.state.iteration}; continue with "

@@ -5,10 +5,10 @@ Shapes: B batch, C channels, H and W of the patch, S of the view.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from kornia.geometry.transform import warp_affine
+from kornia.geometry.transform import remap
 from torch import Tensor
 
 from ignite_salak.classes import IGNORE_INDEX
@@ -42,12 +42,15 @@ class Geometry:
     """One affine warp for every patch of a batch: image, mask and pseudo-labels move together.
 
     Attributes:
-        matrices: maps patch pixels to view pixels, float32 [B, 2, 3].
+        matrices: maps patch pixels to view pixels, float32 [B, 2, 3], on the CPU.
         size: side of the square views in pixels.
     """
 
     matrices: Tensor
     size: int
+    _maps: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def warp_image(self, images: Tensor) -> Tensor:
         """Warps images bilinearly; what lies outside the patch becomes black.
@@ -75,14 +78,52 @@ class Geometry:
         return torch.where(warped == 0, IGNORE_INDEX, warped - 1)
 
     def _warp(self, values: Tensor, mode: str) -> Tensor:
-        return warp_affine(
+        height, width = values.shape[-2:]
+        key = (height, width, values.device)
+        if key not in self._maps:  # of the image, which the labels then share
+            self._maps[key] = self._positions(height, width, values.device)
+        return remap(
             values,
-            self.matrices.to(values.device, non_blocking=True),
-            (self.size, self.size),
+            *self._maps[key],
             mode=mode,
             padding_mode="zeros",
-            align_corners=True,  # matrices mean pixel centres; kornia before 0.9 needs it for that
+            align_corners=False,
+            normalized_coordinates=True,
         )
+
+    def _positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where every view pixel lies in its patch, x and y, from edge to edge -1 to 1, [B, S, S].
+
+        kornia's own way from matrices to positions makes small tensors on the GPU from Python
+        numbers and, before 0.9, solves linear systems there; both let the host wait.
+        """
+        inverse = _view_to_patch(self.matrices, self.size, height, width)
+        if device.type == "cuda":
+            inverse = inverse.pin_memory()  # the copy of pageable memory waits
+        rows = inverse.to(device, non_blocking=True)[..., None, None].unbind(1)
+        x = (2 * torch.arange(self.size, device=device) + 1) / self.size - 1
+        map_x, map_y = (row[:, 0] * x + (row[:, 1] * x[:, None] + row[:, 2]) for row in rows)
+        return map_x, map_y
+
+
+def _view_to_patch(matrices: Tensor, size: int, height: int, width: int) -> Tensor:
+    """Inverts maps from patch to view pixels, and scales both so that edges lie at -1 and 1.
+
+    Args:
+        matrices: [B, 2, 3].
+        size: side of the view in pixels.
+        height: patch height in pixels.
+        width: patch width in pixels.
+
+    Returns:
+        float32 [B, 2, 3], computed in float64.
+    """
+    a, b, x, c, d, y = matrices.double().flatten(1).unbind(1)
+    linear = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
+    centre = (size - 1) / 2 - torch.stack([x, y], dim=1)[..., None]
+    sides = torch.tensor([[width], [height]])
+    offset = (2 * (linear @ centre) + 1) / sides - 1
+    return torch.cat([linear * size / sides, offset], dim=2).float()
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ignite_salak.classes import IGNORE_INDEX
+from ignite_salak.ranks import sum_over_ranks
 
 __all__ = ["CombinedLoss", "cross_entropy", "dice_loss", "focal_loss"]
 
 _EPSILON = 1e-6
+_GAMMA = 2.0
 
 
 def cross_entropy(
@@ -38,7 +40,7 @@ def focal_loss(
     log_probabilities: Tensor,
     target: Tensor,
     class_weights: Tensor | None = None,
-    gamma: float = 2.0,
+    gamma: float = _GAMMA,
 ) -> Tensor:
     """Mean of (1 - p)^gamma * cross-entropy over the labelled pixels, p that of the true class.
 
@@ -54,12 +56,7 @@ def focal_loss(
     Returns:
         float32 0-d.
     """
-    labeled = target != IGNORE_INDEX
-    safe_target = torch.where(labeled, target, 0)
-    log_p = log_probabilities.gather(1, safe_target[:, None])[:, 0]
-    weights = labeled.float() if class_weights is None else class_weights[safe_target] * labeled
-    pixel_loss = -log_p if gamma == 0.0 else -log_p * (1.0 - log_p.exp()) ** gamma
-    return (weights * pixel_loss).sum() / weights.sum().clamp_min(_EPSILON)
+    return _weighted_mean(_focal_sums(log_probabilities, target, class_weights, gamma))
 
 
 def dice_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
@@ -75,16 +72,7 @@ def dice_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
     Returns:
         float32 0-d.
     """
-    classes = log_probabilities.shape[1]
-    labeled = target != IGNORE_INDEX
-    truth = functional.one_hot(torch.where(labeled, target, 0), classes).movedim(-1, 1)
-    truth = truth * labeled[:, None]
-    probabilities = log_probabilities.exp() * labeled[:, None]
-    overlap = (probabilities * truth).sum(dim=(0, 2, 3))
-    pixels = truth.sum(dim=(0, 2, 3))
-    dice = 2.0 * overlap / (probabilities.sum(dim=(0, 2, 3)) + pixels).clamp_min(_EPSILON)
-    present = pixels > 0
-    return ((1.0 - dice) * present).sum() / present.sum().clamp_min(1)
+    return _dice(_dice_sums(log_probabilities, target))
 
 
 class CombinedLoss(nn.Module):
@@ -115,6 +103,9 @@ class CombinedLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Computes the parts and their weighted sum.
 
+        With several ranks, all of them must call it: pixels are summed over the ranks before they
+        are divided, so that the loss is that of the whole batch.
+
         Args:
             logits: [N, B, C, H, W].
             target: class indices, int64 [B, H, W], 255 is ignored.
@@ -122,18 +113,58 @@ class CombinedLoss(nn.Module):
         Returns:
             float32 0-d tensors: the parts under their names, and "total".
         """
-        heads = [self._parts(head, target) for head in logits]
-        parts = {name: torch.stack([head[name] for head in heads]).mean() for name in self.weights}
+        heads = [self._sums(functional.log_softmax(head.float(), dim=1), target) for head in logits]
+        flat = sum_over_ranks(torch.cat([sums.flatten() for head in heads for sums in head]))
+        sizes = [sums.numel() for head in heads for sums in head]
+        values = iter(flat.split(sizes))
+        losses = [[_VALUES[name](next(values)) for name in self.weights] for _ in heads]
+        parts = {
+            name: torch.stack(of_heads).mean()
+            for name, of_heads in zip(self.weights, zip(*losses, strict=True), strict=True)
+        }
         total = torch.stack([weight * parts[name] for name, weight in self.weights.items()]).sum()
         return {**parts, "total": total}
 
-    def _parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        log_probabilities = functional.log_softmax(logits.float(), dim=1)
-        parts: dict[str, Tensor] = {}
-        if "ce" in self.weights:
-            parts["ce"] = cross_entropy(log_probabilities, target, self.class_weights)
-        if "dice" in self.weights:
-            parts["dice"] = dice_loss(log_probabilities, target)
-        if "focal" in self.weights:
-            parts["focal"] = focal_loss(log_probabilities, target, self.class_weights)
-        return parts
+    def _sums(self, log_probabilities: Tensor, target: Tensor) -> list[Tensor]:
+        sums = {
+            "ce": lambda: _focal_sums(log_probabilities, target, self.class_weights, 0.0),
+            "dice": lambda: _dice_sums(log_probabilities, target),
+            "focal": lambda: _focal_sums(log_probabilities, target, self.class_weights, _GAMMA),
+        }
+        return [sums[name]() for name in self.weights]
+
+
+def _focal_sums(
+    log_probabilities: Tensor, target: Tensor, class_weights: Tensor | None, gamma: float
+) -> Tensor:
+    """Weighted sum of the pixels' losses, and the sum of the weights: float32 [2]."""
+    labeled = target != IGNORE_INDEX
+    safe_target = torch.where(labeled, target, 0)
+    log_p = log_probabilities.gather(1, safe_target[:, None])[:, 0]
+    weights = labeled.float() if class_weights is None else class_weights[safe_target] * labeled
+    pixel_loss = -log_p if gamma == 0.0 else -log_p * (1.0 - log_p.exp()) ** gamma
+    return torch.stack([(weights * pixel_loss).sum(), weights.sum()])
+
+
+def _weighted_mean(sums: Tensor) -> Tensor:
+    return sums[0] / sums[1].clamp_min(_EPSILON)
+
+
+def _dice_sums(log_probabilities: Tensor, target: Tensor) -> Tensor:
+    """Overlap, probability and pixels of every class, one after the other: float32 [3 C]."""
+    classes = torch.arange(log_probabilities.shape[1], device=target.device)
+    truth = target[:, None] == classes[:, None, None]
+    probabilities = log_probabilities.exp() * (target != IGNORE_INDEX)[:, None]
+    overlap = (probabilities * truth).sum(dim=(0, 2, 3))
+    pixels = truth.sum(dim=(0, 2, 3)).float()
+    return torch.cat([overlap, probabilities.sum(dim=(0, 2, 3)), pixels])
+
+
+def _dice(sums: Tensor) -> Tensor:
+    overlap, probability, pixels = sums.view(3, -1)
+    dice = 2.0 * overlap / (probability + pixels).clamp_min(_EPSILON)
+    present = pixels > 0
+    return ((1.0 - dice) * present).sum() / present.sum().clamp_min(1)
+
+
+_VALUES = {"ce": _weighted_mean, "dice": _dice, "focal": _weighted_mean}

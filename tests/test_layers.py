@@ -11,6 +11,7 @@ LAYERS = {
     "classes": 0,
     "randomness": 0,
     "events": 0,
+    "ranks": 0,
     "data": 1,
     "augment": 1,
     "voting": 1,

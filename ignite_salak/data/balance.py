@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_UNKNOWN_SHARE = 0.05
+_MANY_MASKS = 2_000  # some seconds
 _CACHE_VERSION = 1
 
 
@@ -74,6 +76,8 @@ def inspect_masks(
     cache_file = cache_folder() / f"masks-{_digest(index, patches, reader)}.npz"
     rows = _load(cache_file, len(patches)) if cache else None
     if rows is None:
+        if len(patches) >= _MANY_MASKS:
+            _LOGGER.info("checking %d masks and their images; this takes a while", len(patches))
         with ThreadPoolExecutor(max(1, workers)) as pool:
             results = list(pool.map(lambda patch: _inspect(index, patch, reader), patches))
         rows = _stack(results, reader.classes.num_classes)
@@ -208,9 +212,10 @@ def _digest(index: PatchIndex, patches: np.ndarray, reader: MaskReader) -> str:
     digest = hashlib.blake2b(digest_size=12)
     classes = json.dumps([_CACHE_VERSION, reader.classes.to_dict(), reader.mask_format])
     digest.update(classes.encode("utf-8"))
+    resolve = functools.cache(Path.resolve)  # of folders: for each file it costs more than the rest
     for patch in patches:
         for path in (index.image_path(patch), index.mask_path(patch)):
-            digest.update(f"{path.resolve()} {_file_stamp(path)}".encode())
+            digest.update(f"{resolve(path.parent)} {path.name} {_file_stamp(path)}".encode())
     return digest.hexdigest()
 
 

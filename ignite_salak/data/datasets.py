@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch.utils.data import Dataset
 from ignite_salak.classes import IGNORE_INDEX
 from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
 from ignite_salak.data.patches import PatchIndex
+
+if TYPE_CHECKING:
+    from ignite_salak.data.patch_cache import PatchCache
 
 __all__ = ["PatchDataset", "collate"]
 
@@ -35,9 +39,11 @@ class PatchDataset(Dataset[dict[str, Any]]):
         input_size: length in pixels that the longer side is resized to (images with
             antialiasing, masks to the nearest), or None to keep the size of the file.
         skip_bad_files: put the next usable patch in the place of a bad one.
+        cache: what keeps decoded patches; None decodes at every reading.
 
     Raises:
-        ValueError: ``input_size`` is under 16, at which nothing can be seen.
+        ValueError: ``input_size`` is under 16, at which nothing can be seen, or the cache is one of
+            other patches.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         *,
         input_size: int | None = None,
         skip_bad_files: bool = False,
+        cache: PatchCache | None = None,
     ) -> None:
         if input_size is not None and input_size < _SMALLEST_INPUT:
             raise ValueError(f"--input-size {input_size} is not at least {_SMALLEST_INPUT}")
@@ -56,6 +63,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self.mask_reader = mask_reader
         self.input_size = input_size
         self.skip_bad_files = skip_bad_files
+        self.cache = cache
+        if cache is not None:
+            cache.check(index, mask_reader, input_size)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -76,6 +86,12 @@ class PatchDataset(Dataset[dict[str, Any]]):
         return {"bad_file": f"{first} (and no other patch can be read)"}
 
     def _read(self, patch: int) -> dict[str, Any]:
+        decode = functools.partial(self._decode, patch)
+        if self.cache is None:
+            return decode()
+        return self.cache.item(patch, self.mask_reader is not None, decode)
+
+    def _decode(self, patch: int) -> dict[str, Any]:
         path = self.index.image_path(patch)
         image = Image.fromarray(read_image(path))
         size = self._target_size(image)

@@ -161,7 +161,7 @@ class MaskReader:
             raise BadFileError(
                 f"{path}: a mask with {image.mode} pixels; expected RGB colours or class indices"
             )
-        return self._from_indices(np.asarray(image).astype(np.int64), path), Counter()
+        return self._from_indices(np.asarray(image), path), Counter()
 
     def _grey_is_index(self, grey: np.ndarray) -> bool:
         values = np.unique(grey)
@@ -177,7 +177,8 @@ class MaskReader:
     def _palette_is_colors(self, image: Image.Image) -> bool:
         """Whether a palette file's indices differ from the class list's but its colours fit."""
         palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        used = [int(value) for value in np.unique(np.asarray(image)) if value != IGNORE_INDEX]
+        values = np.flatnonzero(image.histogram()).tolist()
+        used = [value for value in values if value != IGNORE_INDEX]
         shown = {value: tuple(palette[value].tolist()) for value in used if value < len(palette)}
         colors = dict(enumerate(self.classes.colors))
         if all(shown.get(value) == colors.get(value) for value in used):

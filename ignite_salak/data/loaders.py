@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ignite_salak.data.datasets import PatchDataset, collate
 from ignite_salak.data.decoding import BadFileError
 from ignite_salak.randomness import torch_generator
+from ignite_salak.ranks import rank, rank_count
 
 __all__ = ["EvaluationBatches", "TrainingStream"]
 
@@ -25,12 +27,13 @@ class TrainingStream:
 
     Batch i is a function of the seed and i: the pools are walked in a new order every time round,
     and the order depends on nothing but the seed, the pool and the round. So the stream can start
-    at any iteration, with any number of workers.
+    at any iteration, with any number of workers. Where there are several ranks, each gets its part
+    of every batch, and the parts make the same batch with any number of ranks.
 
     Args:
         labeled: patches with masks.
         unlabeled: patches without masks, or None; then the batches have no "unlabeled".
-        batch_size: patches of either kind a batch.
+        batch_size: patches of either kind a batch, of all ranks together.
         seed: seed of the run.
         num_workers: processes that decode; 0 decodes in the training process.
         pin_memory: put the batches into page-locked memory, for CUDA.
@@ -41,7 +44,8 @@ class TrainingStream:
         bad_files: reasons of all files passed over so far.
 
     Raises:
-        ValueError: a batch has fewer than two patches, or more than a pool.
+        ValueError: a batch has fewer than two patches, or more than a pool, or cannot be divided
+            among the ranks.
     """
 
     def __init__(
@@ -68,6 +72,11 @@ class TrainingStream:
                     f"--batch-size {batch_size} is larger than the {name} pool of {len(pool)} "
                     f"patches; lower it to {len(pool)} or less"
                 )
+        if batch_size % rank_count():
+            raise ValueError(
+                f"--batch-size {batch_size} cannot be divided among {rank_count()} processes; "
+                f"make it a multiple of {rank_count()}"
+            )
         self.batch_size = batch_size
         self.seed = seed
         self.start = 0
@@ -109,11 +118,19 @@ class TrainingStream:
 class EvaluationBatches:
     """Every patch once, in order: ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W]}``.
 
+    Where there are several ranks, each gets every R-th patch, none twice. The processes that
+    decode stay alive from one time to the next.
+
     Args:
         patches: patches with masks.
         batch_size: patches a batch; the last batch may be smaller.
         num_workers: processes that decode.
         pin_memory: put the batches into page-locked memory, for CUDA.
+        workers_of: batches not yet read from, whose processes shall decode these too, in turn;
+            then ``num_workers`` and ``pin_memory`` are theirs.
+
+    Raises:
+        ValueError: there are fewer patches than ranks.
     """
 
     def __init__(
@@ -123,26 +140,68 @@ class EvaluationBatches:
         batch_size: int,
         num_workers: int = 0,
         pin_memory: bool = False,
+        workers_of: EvaluationBatches | None = None,
     ) -> None:
+        if len(patches) < rank_count():
+            raise ValueError(f"{len(patches)} patches to judge on, but {rank_count()} processes")
+        self._reader: _Reader = (
+            _Reader(num_workers, pin_memory) if workers_of is None else workers_of._reader
+        )
+        name = self._reader.add(patches)
+        mine = [(name, position) for position in range(rank(), len(patches), rank_count())]
+        self._batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._reader.read(self._batches):
+            bad_files = batch.pop("bad_files")
+            if bad_files:
+                raise BadFileError(bad_files[0])
+            yield batch
+
+
+class _Reader:
+    """A loader whose processes stay alive, and whose batches are chosen each time anew."""
+
+    def __init__(self, num_workers: int, pin_memory: bool) -> None:
+        self._pools: dict[str, PatchDataset] = {}
+        self._chosen = _ChosenBatches()
         self._loader = DataLoader(
-            patches,
-            batch_size,
+            _Pools(self._pools),
+            batch_sampler=self._chosen,
             num_workers=num_workers,
-            collate_fn=collate,
+            persistent_workers=num_workers > 0,
+            collate_fn=_collate_pools,
             worker_init_fn=_leave_ctrl_c_to_the_parent,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )
 
-    def __len__(self) -> int:
-        return len(self._loader)
+    def add(self, patches: PatchDataset) -> str:
+        """Takes a data set in, before the processes start, and returns its name."""
+        name = str(len(self._pools))
+        self._pools[name] = patches
+        return name
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._loader:
-            bad_files = batch.pop("bad_files")
-            if bad_files:
-                raise BadFileError(bad_files[0])
-            yield batch
+    def read(self, batches: list[list[_Address]]) -> Iterator[dict[str, Any]]:
+        self._chosen.batches = batches
+        for pools in self._loader:
+            yield from pools.values()
+
+
+class _ChosenBatches(Sampler[list[_Address]]):
+    """Whatever batches were chosen last."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[_Address]] = []
+
+    def __iter__(self) -> Iterator[list[_Address]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 class _Pools(Dataset[tuple[str, dict[str, Any]]]):
@@ -157,7 +216,7 @@ class _Pools(Dataset[tuple[str, dict[str, Any]]]):
 
 
 class _AddressedBatches(Sampler[list[_Address]]):
-    """Addresses of the batches start, start + 1, ... without end."""
+    """Addresses of this rank's part of the batches start, start + 1, ... without end."""
 
     def __init__(self, sizes: dict[str, int], batch_size: int, seed: int, start: int) -> None:
         self.sizes = sizes
@@ -167,9 +226,13 @@ class _AddressedBatches(Sampler[list[_Address]]):
 
     def __iter__(self) -> Iterator[list[_Address]]:
         walks = {name: self._walk(name) for name in self.sizes}
+        share = self.batch_size // rank_count()
+        mine = slice(rank() * share, (rank() + 1) * share)
         while True:
             yield [
-                (name, next(walk)) for name, walk in walks.items() for _ in range(self.batch_size)
+                (name, position)
+                for name, walk in walks.items()
+                for position in list(itertools.islice(walk, self.batch_size))[mine]
             ]
 
     def _walk(self, name: str) -> Iterator[int]:

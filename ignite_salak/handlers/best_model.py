@@ -13,6 +13,7 @@ from ignite.engine import Engine
 
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers.evaluation import Best, EvaluationResult
+from ignite_salak.ranks import is_first
 
 __all__ = ["BestModelSaver"]
 
@@ -21,7 +22,7 @@ class BestModelSaver(Serializable):
     """Saves a model whenever the validation mIoU (without background) beats all before.
 
     The best score is part of the state, so a resumed run does not overwrite a better model. A
-    score that is NaN is never the best.
+    score that is NaN is never the best. Of several ranks, only the first saves.
 
     Args:
         path: the file, such as ``best_model_ema.pth``.
@@ -54,7 +55,8 @@ class BestModelSaver(Serializable):
         if math.isnan(score) or score <= self.score:
             result.best = Best(self.score, self.iteration, self.path, None)
             return
-        self.save(self.path, {"iteration": result.iteration, "scores": result.validation})
+        if is_first():
+            self.save(self.path, {"iteration": result.iteration, "scores": result.validation})
         result.best = Best(score, result.iteration, self.path, self.score)
         self.score, self.iteration = score, result.iteration
 

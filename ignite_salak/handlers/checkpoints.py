@@ -16,6 +16,7 @@ from ignite.handlers import Checkpoint, global_step_from_engine
 from ignite.handlers.checkpoint import BaseSaveHandler
 
 from ignite_salak.files import read_tensors, write_whole
+from ignite_salak.ranks import is_first
 
 __all__ = ["Checkpoints", "RunDescription", "restore"]
 
@@ -26,7 +27,8 @@ class Checkpoints:
     """Saves ``latest_checkpoint.pth`` often and ``checkpoint_<iteration>.pth`` now and then.
 
     The latest one is also saved when the run is terminated or complete. Attach it last, so that a
-    checkpoint holds what the other handlers did in its iteration.
+    checkpoint holds what the other handlers did in its iteration. Of several ranks, only the first
+    writes; a run may continue with another number of ranks.
 
     Args:
         folder: where the files go; it must exist.
@@ -159,7 +161,8 @@ class _WholeFileSaver(BaseSaveHandler):
         self.folder = folder
 
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
-        write_whole(self.folder / filename, lambda file: torch.save(checkpoint, file))
+        if is_first():
+            write_whole(self.folder / filename, lambda file: torch.save(checkpoint, file))
 
     def remove(self, filename: str) -> None:
         """Keeps the file."""

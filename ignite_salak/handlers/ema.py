@@ -33,7 +33,8 @@ def ema_decay(update: int, decay: float) -> float:
 class EMAUpdater(Serializable):
     """Keeps an averaged copy of a model: parameters and floating-point buffers.
 
-    The copy shares no memory with the model; integer buffers are copied.
+    The copy shares no memory with the model; integer buffers are copied. Both keep their tensors
+    from the first update on: load weights into them as ``load_state_dict`` does, but move neither.
 
     Args:
         model: the model that is trained.
@@ -61,6 +62,7 @@ class EMAUpdater(Serializable):
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._tensors: _Tensors | None = None
 
     def attach(self, engine: Engine) -> None:
         """Averages after every optimizer step and reports the decay after the iteration."""
@@ -70,14 +72,9 @@ class EMAUpdater(Serializable):
     @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the model's present weights."""
-        weight = 1.0 - ema_decay(self.updates, self.decay)
-        averaged, current = self.model.state_dict(), self.source.state_dict()
-        floating = [name for name, value in averaged.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [averaged[name] for name in floating], [current[name] for name in floating], weight
-        )
-        for name in averaged.keys() - set(floating):
-            averaged[name].copy_(current[name])
+        if self._tensors is None:
+            self._tensors = _Tensors(self.model, self.source)
+        self._tensors.update(1.0 - ema_decay(self.updates, self.decay))
         self.updates += 1
 
     def _report(self, engine: Engine) -> None:
@@ -92,3 +89,26 @@ class EMAUpdater(Serializable):
         super().load_state_dict(state_dict)
         self.model.load_state_dict(state_dict["model"])
         self.updates = int(state_dict["updates"])
+
+
+class _Tensors:
+    """The tensors of two equal models; to walk through the models costs more than a step's kernels.
+
+    Args:
+        averaged: the model that is moved.
+        current: the model that it follows.
+    """
+
+    def __init__(self, averaged: nn.Module, current: nn.Module) -> None:
+        followed = current.state_dict()
+        pairs = [(value, followed[name]) for name, value in averaged.state_dict().items()]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        integer = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.averaged, self.averaging = [a for a, _ in floating], [c for _, c in floating]
+        self.copies, self.originals = [a for a, _ in integer], [c for _, c in integer]
+
+    def update(self, weight: float) -> None:
+        """Moves the floating-point tensors by a share of the way, copies the others."""
+        torch._foreach_lerp_(self.averaged, self.averaging, weight)
+        if self.copies:
+            torch._foreach_copy_(self.copies, self.originals)

@@ -17,7 +17,7 @@ class GradientClipper:
     The norm before clipping is reported as "grad_norm" in the step's output.
 
     Args:
-        model: whose gradients are clipped.
+        model: whose gradients are clipped; its parameters are listed at the first clipping.
         max_norm: largest norm; infinity only measures.
 
     Raises:
@@ -32,6 +32,7 @@ class GradientClipper:
             raise ValueError(f"--gradient-clip {max_norm} is not positive")
         self.model = model
         self.max_norm = max_norm
+        self._parameters: list[nn.Parameter] = []
         self._norm: Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -41,7 +42,9 @@ class GradientClipper:
 
     def clip(self) -> None:
         """Clips the current gradients."""
-        self._norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        if not self._parameters:
+            self._parameters = list(self.model.parameters())
+        self._norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.max_norm)
 
     def _report(self, engine: Engine) -> None:
         if self._norm is not None:

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite_salak.events import TrainingEvents
 from ignite_salak.files import write_whole
 from ignite_salak.handlers.evaluation import EvaluationResult
+from ignite_salak.ranks import is_first
 
 __all__ = ["History"]
 
@@ -25,7 +26,7 @@ class History:
     Columns are "iteration", the logged names, and "validation/..." and "training/..." of the
     scores and "gap"; a row has what is known of its iteration. When a run is resumed, rows after
     the iteration it continues from are dropped. A file that a spreadsheet holds open on Windows is
-    written the next time.
+    written the next time. Of several ranks, only the first writes.
 
     Args:
         path: the CSV file.
@@ -67,6 +68,8 @@ class History:
         self.rows[-1] |= {
             name: f"{v:.6g}" if isinstance(v, float) else v for name, v in values.items()
         }
+        if not is_first():
+            return
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self.rows for key in row)))
         writer.writeheader()

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers.evaluation import Best, EvaluationResult
+from ignite_salak.ranks import is_first
 
 __all__ = ["EvaluationReport", "ProgressBar"]
 
@@ -43,7 +44,7 @@ class ProgressBar:
             total=engine.state.epoch_length,
             initial=engine.state.iteration,
             desc=self.label,
-            disable=self.disable,
+            disable=self.disable or not is_first(),
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,  # few lines in a log file
         )
@@ -120,5 +121,7 @@ def _shown(score: float) -> str:
 
 
 def _print(text: str) -> None:
+    if not is_first():
+        return
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()

@@ -71,7 +71,7 @@ class TrainingLog:
         scalars = {k: v for k, v in output.items() if isinstance(v, Tensor) and v.ndim == 0}
         names = tuple(scalars)
         values = torch.stack([value.float() for value in scalars.values()])
-        total, count = self._sums.get(names, (torch.zeros_like(values), 0))
+        total, count = self._sums.get(names, (0, 0))
         self._sums[names] = (total + values, count + 1)
         self._iterations += 1
 

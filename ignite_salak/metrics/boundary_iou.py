@@ -68,7 +68,7 @@ class BoundaryBandIoU(ClassIoU):
 
     @reinit__is_reduced
     def update(self, output: Any) -> None:
-        """Counts the band of one batch; see ``ClassIoU.update`` for the errors."""
+        """Counts the band of one batch; see ``ClassIoU.compute`` for the errors."""
         pred, target = (value.to(self._device) for value in output)
         band = boundary_band(target, self.width)
         super().update((pred, target.long().masked_fill(~band, IGNORE_INDEX)))

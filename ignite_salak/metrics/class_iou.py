@@ -53,7 +53,7 @@ class ClassIoU(Metric):
     """Sums one confusion matrix over batches and ranks; no prediction is kept.
 
     ``update`` takes ``{"pred": integer [B, H, W], "target": integer [B, H, W]}``; target 255 is
-    ignored. ``compute`` returns ``scores_from_confusion``.
+    ignored. ``compute`` returns ``scores_from_confusion``; it is the only one that waits for a GPU.
 
     Args:
         names: class names, the background first.
@@ -83,30 +83,45 @@ class ClassIoU(Metric):
         """Forgets all counts."""
         classes = len(self.names)
         self.confusion = torch.zeros(classes, classes, dtype=torch.long, device=self._device)
+        none = torch.zeros(2, dtype=torch.long, device=self._device)
+        self._bounds = (none, none)
 
     @reinit__is_reduced
     def update(self, output: Any) -> None:
-        """Counts one batch.
+        """Counts one batch, without waiting for the GPU.
 
         Raises:
-            ValueError: a target is neither a class nor 255, or the shapes differ.
+            ValueError: the shapes differ.
         """
         pred, target = (value.to(self._device).long() for value in output)
         if pred.shape != target.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
         classes = len(self.names)
         counted = target != IGNORE_INDEX
-        pred, target = pred[counted], target[counted]
-        outside = (target < 0) | (target >= classes) | (pred < 0) | (pred >= classes)
-        if outside.any():
-            pair = f"target {int(target[outside][0])} predicted as {int(pred[outside][0])}"
-            raise ValueError(f"{pair}: not among {classes} classes; only {IGNORE_INDEX} is ignored")
-        counts = torch.bincount(target * classes + pred, minlength=classes**2)
-        self.confusion += counts.view(classes, classes)
+        low, high = torch.where(counted, torch.stack([pred, target]), 0).flatten(1).aminmax(dim=1)
+        self._bounds = (self._bounds[0].minimum(low), self._bounds[1].maximum(high))
+        # bincount and masks would wait; additions row by row do not queue up at one cell.
+        cells = torch.where(counted, target * classes + pred, classes**2)
+        rows = cells.clamp(0, classes**2).flatten(0, -2)
+        counts = rows.new_zeros(len(rows), classes**2 + 1)
+        counts.scatter_add_(1, rows, rows.new_ones(()).expand_as(rows))
+        self.confusion += counts.sum(dim=0)[:-1].view(classes, classes)
 
     @sync_all_reduce("confusion")
     def compute(self) -> dict[str, float]:
-        """Returns the scores of all batches since the last reset."""
+        """Returns the scores of all batches since the last reset.
+
+        Raises:
+            ValueError: a target was neither a class nor 255, or a prediction was no class.
+        """
+        low, high = (bound.tolist() for bound in self._bounds)
+        for name, *bounds in zip(("prediction", "target"), low, high, strict=True):
+            for value in bounds:
+                if not 0 <= value < len(self.names):
+                    raise ValueError(
+                        f"{name} {value}: not among {len(self.names)} classes; "
+                        f"only target {IGNORE_INDEX} is ignored"
+                    )
         self.total = self.confusion.cpu().clone()
         self.result = scores_from_confusion(self.total, self.names)
         return self.result

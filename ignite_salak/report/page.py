@@ -17,6 +17,7 @@ import jinja2
 import ignite_salak
 from ignite_salak.files import write_whole
 from ignite_salak.plots import confusion_figure
+from ignite_salak.ranks import is_first
 from ignite_salak.report import tables
 from ignite_salak.report.criteria import judge
 from ignite_salak.report.curves import Chart, comparison_charts, draw, picture, run_charts
@@ -65,7 +66,8 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
 def reporting(folder: Path) -> Iterator[None]:
     """Writes report.html when the block is left, in whatever way, and logs where it is.
 
-    Trouble with the page is a warning: it never spoils the run, nor hides its exception.
+    Trouble with the page is a warning: it never spoils the run, nor hides its exception. Of several
+    ranks, only the first writes.
 
     Args:
         folder: the run's folder.
@@ -78,7 +80,8 @@ def reporting(folder: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            _LOGGER.info("report: %s", write_report(folder))
+            if is_first():
+                _LOGGER.info("report: %s", write_report(folder))
         except Exception as error:
             _LOGGER.warning(
                 "no report: %s; try again by python -m experiments.report %s", error, folder

@@ -13,7 +13,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """Settles "auto": bf16 on a CUDA device that has it, else fp32.
+    """Settles "auto": bf16 on a CUDA device that computes in it, else fp32.
 
     Raises:
         ValueError: ``precision`` is none of "auto", "bf16", "fp32".
@@ -22,9 +22,10 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
         raise ValueError(f"--precision {precision!r} is none of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    return (
-        "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    )
+    if torch.device(device).type != "cuda":
+        return "fp32"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:

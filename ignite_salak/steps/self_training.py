@@ -16,6 +16,8 @@ from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo_labels
 from ignite_salak.randomness import torch_generator
+from ignite_salak.ranks import rank, sum_over_ranks, unwrap
+from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
 from ignite_salak.voting import disagreement, vote
 
@@ -37,11 +39,13 @@ class Views:
     seed: int
 
     def draw(self, images: Tensor, iteration: int, pool: str) -> Geometry:
-        """Draws the warps of one batch [B, 3, H, W]; both pools get views of one side."""
+        """Draws the warps of this rank's patches [B, 3, H, W]; all pools get views of one side."""
         size = draw_size(*self.sizes, torch_generator(self.seed, iteration, "size"))
         generator = torch_generator(self.seed, iteration, "geometry", pool)
         count, _, height, width = images.shape
-        return self.geometry.draw(count, height, width, size, generator)
+        first = rank() * count
+        whole = self.geometry.draw(first + count, height, width, size, generator)
+        return Geometry(whole.matrices[first:], size)
 
 
 class SelfTrainingStep:
@@ -52,7 +56,8 @@ class SelfTrainingStep:
     which are warped together with the patches into the view that the student trains on.
 
     Args:
-        model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1.
+        model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1; where there are
+            several ranks, in ``DistributedDataParallel``.
         optimizer: of the model's parameters.
         loss: for labelled patches.
         self_training_loss: for pseudo-labels; without class weights, which would let one wrong
@@ -61,8 +66,13 @@ class SelfTrainingStep:
         views: the random views.
         weight: factor of the self-training loss; 0 switches self-training off.
         start_iteration: first iteration with self-training.
+        accumulation: parts into which a batch is cut, one forward and backward pass each: less
+            memory; BatchNorm and the losses' means are those of a part.
         device: where the model is.
         precision: "fp32" or "bf16".
+
+    Where there are several ranks, each is called with its part of the batch, and what the step
+    returns is about the whole of it.
 
     The step returns detached 0-d tensors: "loss", the parts of the supervised loss ("ce", "dice",
     "focal"), "st" (the self-training loss before its weight), "st_px" (kept pixels of the batch,
@@ -82,11 +92,14 @@ class SelfTrainingStep:
         views: Views,
         weight: float = 1.0,
         start_iteration: int = 500,
+        accumulation: int = 1,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
         if weight < 0:
             raise ValueError(f"--st-loss-weight {weight} is negative")
+        if accumulation < 1:
+            raise ValueError(f"--grad-accumulation {accumulation} is not at least 1")
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
@@ -95,37 +108,32 @@ class SelfTrainingStep:
         self.views = views
         self.weight = weight
         self.start_iteration = start_iteration
+        self.accumulation = accumulation
         self.device = device
         self.precision = precision
 
     def __call__(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Trains on one batch of ``data.loaders.TrainingStream``."""
         iteration = engine.state.iteration
-        images, target = self._labeled_view(batch["labeled"], iteration)
-        output: dict[str, Tensor] = {}
-        pseudo_target = None
+        unlabeled = None
+        counts = self._no_counts()
         if self.weight > 0 and iteration >= self.start_iteration and "unlabeled" in batch:
             plain = image_to_device(batch["unlabeled"]["image"], self.device)
-            pseudo, output["disagreement"] = self.pseudo_label(plain)
+            pseudo, split = self.pseudo_label(plain)
+            unlabeled = (plain, pseudo.labels)
+            counts = _counts(pseudo, split)
             engine.state.pseudo_labels = pseudo
             engine.fire_event(TrainingEvents.PSEUDO_LABELED)
-            geometry = self.views.draw(plain, iteration, "unlabeled")
-            images = torch.cat([images, geometry.warp_image(plain)])
-            pseudo_target = geometry.warp_labels(pseudo.labels)
-            output |= _counts(pseudo)
-
-        self.model.train()
-        with autocast(self.device, self.precision):
-            logits = self.model(images.contiguous(memory_format=torch.channels_last))
-        parts = self.loss(logits[:, : len(target)], target)
-        loss = parts.pop("total")
-        if pseudo_target is None:
-            output |= self._no_counts()
-        else:
-            output["st"] = self.self_training_loss(logits[:, len(target) :], pseudo_target)["total"]
-            loss = loss + self.weight * output["st"]
-        self._optimize(engine, loss)
-        return {name: value.detach() for name, value in {"loss": loss, **parts, **output}.items()}
+        views = [self._view(*self._labeled(batch["labeled"]), iteration, "labeled")]
+        if unlabeled is not None:
+            views.append(self._view(*unlabeled, iteration, "unlabeled"))
+        # Patch i of every pool lies beside patch i of the others, so that the parts of a batch,
+        # and those of several ranks, follow each other.
+        images, targets = (torch.stack(pools, dim=1) for pools in zip(*views, strict=True))
+        engine.fire_event(TrainingEvents.VIEWS_READY)
+        parts = divide([images, targets], self.accumulation)
+        losses = descend(engine, self.model, self.optimizer, parts, self._losses)
+        return {**losses, **counts}
 
     @torch.no_grad()
     def pseudo_label(self, images: Tensor) -> tuple[PseudoLabels, Tensor]:
@@ -138,35 +146,51 @@ class SelfTrainingStep:
             The pseudo-labels, and the share of pixels on which the heads differ, 0-d.
         """
         valid = content_mask(images)
-        self.model.eval()
+        model = unwrap(self.model).eval()
         with autocast(self.device, self.precision):
-            logits = self.model(images)
+            logits = model(images)
         pseudo = select_pseudo_labels(vote(logits), self.thresholds, valid)
         return pseudo, disagreement(logits, valid)
 
-    def _labeled_view(self, labeled: dict[str, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
+    def _labeled(self, labeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         images = image_to_device(labeled["image"], self.device)
-        target = labeled["mask"].to(self.device, non_blocking=True).long()
-        geometry = self.views.draw(images, iteration, "labeled")
+        return images, labeled["mask"].to(self.device, non_blocking=True).long()
+
+    def _view(
+        self, images: Tensor, target: Tensor, iteration: int, pool: str
+    ) -> tuple[Tensor, Tensor]:
+        geometry = self.views.draw(images, iteration, pool)
         return geometry.warp_image(images), geometry.warp_labels(target)
 
-    def _optimize(self, engine: Engine, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)
-        self.optimizer.step()
-        engine.fire_event(TrainingEvents.OPTIMIZER_STEPPED)
+    def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One forward pass over images [B, P, 3, S, S] of P pools and targets [B, P, S, S]."""
+        self.model.train()
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            logits = self.model(flat).unflatten(1, targets.shape[:2])
+        parts = self.loss(logits[:, :, 0], targets[:, 0])
+        loss = parts.pop("total")
+        if targets.shape[1] == 1:
+            return {"loss": loss, **parts, "st": torch.zeros_like(loss)}
+        st = self.self_training_loss(logits[:, :, 1], targets[:, 1])["total"]
+        return {"loss": loss + self.weight * st, **parts, "st": st}
 
     def _no_counts(self) -> dict[str, Tensor]:
         zero = torch.zeros((), device=self.device)
         per_class = torch.zeros(len(self.thresholds), dtype=torch.long, device=self.device)
-        return {"st": zero, "st_px": zero, "st_share": zero, "st_px_per_class": per_class}
+        return {"st_px": zero, "st_share": zero, "st_px_per_class": per_class}
 
 
-def _counts(pseudo: PseudoLabels) -> dict[str, Tensor]:
-    kept = pseudo.kept.float()
+def _counts(pseudo: PseudoLabels, split: Tensor) -> dict[str, Tensor]:
+    """Counts over all ranks."""
+    differing = (split * pseudo.valid).round().long()
+    counted = torch.cat([torch.stack([pseudo.valid, differing]), pseudo.per_class])
+    (valid, differing), per_class = sum_over_ranks(counted).split([2, len(counted) - 2])
+    kept = per_class.sum().float()
+    pixels = valid.clamp_min(1)
     return {
         "st_px": kept,
-        "st_share": kept / pseudo.valid.clamp_min(1),
-        "st_px_per_class": pseudo.per_class,
+        "st_share": kept / pixels,
+        "st_px_per_class": per_class,
+        "disagreement": differing / pixels,
     }

@@ -1,6 +1,8 @@
 """Pixel counts, weights, unusable files, and a cache that notices changes."""
 
+import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +195,25 @@ class TestCache:
         assert len(decoded) == 3
         np.testing.assert_array_equal(first.counts, again.counts)
         np.testing.assert_array_equal(first.ignored, again.ignored)
+
+    def test_root_by_another_way_finds_it(self, root, classes, inspect, decoded, monkeypatch):
+        counts = inspect().counts
+        monkeypatch.chdir(root.parent)
+        index = scan_patches(Path("data"), cache=False)
+        again = inspect_masks(index, np.flatnonzero(index.has_mask), MaskReader(classes))
+        assert len(decoded) == 3
+        np.testing.assert_array_equal(again.counts, counts)
+
+    def test_many_masks_are_announced_but_not_twice(self, inspect, caplog, monkeypatch):
+        caplog.set_level(logging.INFO)
+        inspect(cache=False)
+        assert not caplog.records
+        monkeypatch.setattr(balance, "_MANY_MASKS", 3)
+        for _ in range(2):
+            inspect()
+        assert [record.getMessage() for record in caplog.records] == [
+            "checking 3 masks and their images; this takes a while"
+        ]
 
     def test_no_cache_on_request(self, inspect, decoded, private_cache):
         inspect(cache=False)

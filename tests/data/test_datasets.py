@@ -134,6 +134,40 @@ def test_pickling_keeps_the_items(dataset):
             assert torch.equal(copy[position][key], patches[position][key])
 
 
+class TestCache:
+    class Recording:
+        """A cache that holds nothing and notes what it is asked."""
+
+        def __init__(self):
+            self.asked = []
+
+        def check(self, *arguments):
+            self.asked.append(arguments)
+
+        def item(self, patch, masked, decode):
+            self.asked.append((patch, masked))
+            return decode()
+
+    def test_it_is_asked_by_the_patch_s_number(self, dataset):
+        plain = dataset(patches=(2, 0), input_size=20)
+        cache = self.Recording()
+        patches = dataset(patches=(2, 0), input_size=20, cache=cache)
+        item = patches[0]
+        assert cache.asked == [(patches.index, patches.mask_reader, 20), (2, True)]
+        assert all(torch.equal(item[key], plain[0][key]) for key in ("image", "mask"))
+
+    def test_it_is_told_that_no_mask_is_wanted(self, dataset):
+        cache = self.Recording()
+        assert set(dataset(masks=False, cache=cache)[1]) == {"image"}
+        assert cache.asked[1:] == [(1, False)]
+
+    def test_what_takes_the_place_of_a_bad_patch_comes_from_it_too(self, root, dataset):
+        (root / "images" / "p_patch_000_001.png").write_bytes(b"")
+        cache = self.Recording()
+        assert "bad_file" in dataset(skip_bad_files=True, cache=cache)[1]
+        assert cache.asked[1:] == [(1, True), (2, True)]
+
+
 class TestCollate:
     def test_equal_sizes_are_stacked(self, dataset):
         patches = dataset()

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -200,7 +201,66 @@ class TestBadFilesInTheStream:
             take(stream(skip_bad_files=True), 1)
 
 
+@pytest.fixture
+def as_rank(monkeypatch):
+    """Returns a function that makes this process one of several."""
+
+    def become(number, count):
+        monkeypatch.setattr("ignite_salak.data.loaders.rank", lambda: number)
+        monkeypatch.setattr("ignite_salak.data.loaders.rank_count", lambda: count)
+
+    return become
+
+
+class TestRanks:
+    @pytest.mark.parametrize("count", [2, 4])
+    @pytest.mark.parametrize("start", [0, 3])
+    def test_parts_of_the_ranks_make_the_batch_of_one_process(self, stream, as_rank, count, start):
+        whole = take(stream(batch_size=4, start=start), 6)
+        parts = []
+        for number in range(count):
+            as_rank(number, count)
+            parts.append(take(stream(batch_size=4, start=start), 6))
+        for batch, *of_ranks in zip(whole, *parts, strict=True):
+            for pool, content in batch.items():
+                for key, value in content.items():
+                    assert torch.equal(torch.cat([part[pool][key] for part in of_ranks]), value)
+
+    def test_batch_that_cannot_be_divided_is_refused(self, stream, as_rank):
+        as_rank(0, 2)
+        with pytest.raises(ValueError, match="--batch-size 3 cannot be divided among 2 processes"):
+            stream(batch_size=3)
+
+    def test_each_patch_is_judged_by_one_rank(self, pools, as_rank):
+        seen = []
+        for number in range(3):
+            as_rank(number, 3)
+            for batch in EvaluationBatches(pools()[0], batch_size=2):
+                seen += batch["image"][:, 0, 0, 0].tolist()
+        assert sorted(seen) == list(range(LABELED))
+
+    def test_fewer_patches_than_ranks_are_refused(self, pools, as_rank):
+        as_rank(0, LABELED + 1)
+        with pytest.raises(ValueError, match="10 patches to judge on, but 11 processes"):
+            EvaluationBatches(pools()[0], batch_size=2)
+
+
 class TestEvaluationBatches:
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_two_pools_share_processes_that_stay(self, pools, num_workers):
+        labeled, other = pools()[0], pools()[0]
+        other.patches = other.patches[:3]
+        first = EvaluationBatches(labeled, batch_size=4, num_workers=num_workers)
+        second = EvaluationBatches(other, batch_size=4, workers_of=first)
+        before = {child.pid for child in multiprocessing.active_children()}
+        children = []
+        for _ in range(2):
+            assert sum(len(batch["image"]) for batch in first) == LABELED
+            assert [len(batch["image"]) for batch in second] == [3]
+            children.append({child.pid for child in multiprocessing.active_children()} - before)
+        assert len(children[0]) == num_workers
+        assert children[0] == children[1]
+
     @pytest.mark.parametrize("num_workers", [0, 2])
     def test_every_patch_once_in_order(self, pools, num_workers):
         batches = EvaluationBatches(pools()[0], batch_size=4, num_workers=num_workers)

@@ -101,3 +101,42 @@ def test_updates_after_the_optimizer_step_and_reports_its_decay():
     assert ema.updates == 3
     assert ema.model.weight.item() == pytest.approx(2.0)
     assert trainer.state.output["ema_decay"] == pytest.approx(2 / 3)
+
+
+def test_loading_into_either_model_after_the_first_update_is_seen():
+    model = network()
+    ema = EMAUpdater(model, 0.5)
+    ema.update()
+    ema.load_state_dict({"model": {**ema.model.state_dict()}, "updates": 9})
+    old = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    new = {name: torch.full_like(value, 8) for name, value in model.state_dict().items()}
+    ema.load_state_dict({"model": old, "updates": 9})
+    model.load_state_dict(new)
+    ema.update()
+    for name, value in ema.model.state_dict().items():
+        assert (value == (8 if name.endswith("num_batches_tracked") else 4)).all(), name
+    assert ema.updates == 10
+
+
+def test_models_may_be_moved_before_the_first_update():
+    model = nn.Linear(2, 2)
+    ema = EMAUpdater(model, 0.5)
+    model.double()
+    ema.model.double()
+    nn.init.constant_(model.weight, 3.0)
+    ema.update()
+    assert ema.model.weight.dtype == torch.float64
+    assert (ema.model.weight == 3.0).all()
+
+
+def test_models_are_walked_through_once(monkeypatch):
+    model = network()
+    ema = EMAUpdater(model)
+    walks = []
+    walk = nn.Module.state_dict
+    monkeypatch.setattr(
+        nn.Sequential, "state_dict", lambda self: walks.append(1) or walk(self), raising=False
+    )
+    for _ in range(3):
+        ema.update()
+    assert len(walks) == 2

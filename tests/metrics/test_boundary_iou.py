@@ -79,8 +79,10 @@ def test_images_are_judged_one_by_one():
 
 
 def test_label_errors_are_not_hidden():
+    metric = BoundaryBandIoU(NAMES)
+    metric.update((torch.zeros(1, 1, 2), torch.tensor([[[0, 7]]])))
     with pytest.raises(ValueError, match="target 7"):
-        BoundaryBandIoU(NAMES).update((torch.zeros(1, 1, 2), torch.tensor([[[0, 7]]])))
+        metric.compute()
 
 
 @pytest.mark.parametrize("width", [0, -1])

@@ -95,10 +95,21 @@ def test_nothing_labelled_is_nan_not_a_crash():
     assert all(math.isnan(value) for value in scores.values())
 
 
-@pytest.mark.parametrize("bad", [4, 200, -1])
+@pytest.mark.parametrize("bad", [4, 200, -1, 10**6])
 def test_label_errors_are_not_hidden(bad):
-    with pytest.raises(ValueError, match=f"target {bad}"):
-        measure((torch.zeros(1, 1, 1), torch.full((1, 1, 1), bad)))
+    good, wrong = torch.zeros(1, 2, 2), torch.tensor([[[0, bad], [1, 2]]])
+    for name, pair in (("target", (good, wrong)), ("prediction", (wrong, good))):
+        with pytest.raises(ValueError, match=f"{name} {bad}: not among 4 classes"):
+            measure(pair, (good, good))
+
+
+def test_a_reset_forgets_label_errors_and_ignored_pixels_have_none():
+    metric, good = ClassIoU(NAMES), torch.zeros(1, 1, 1)
+    metric.update((good, good + 9))
+    metric.reset()
+    metric.update((good - 7, good + 255))
+    metric.update((good, good))
+    assert metric.compute()["accuracy"] == 1.0
 
 
 def test_uint8_masks_do_not_overflow():
