@@ -15,7 +15,7 @@ from ignite.engine import Engine
 
 from experiments.options import ScheduleOptions
 from ignite_salak.handlers import Evaluation
-from ignite_salak.ranks import rank_count
+from ignite_salak.ranks import is_first, rank_count
 from ignite_salak.steps.device import resolve_precision
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "advice",
     "learning_rate_hint",
     "memory_advice",
+    "print_learning_rate_hint",
     "read_shortage",
     "remedies",
     "scaled_learning_rate",
@@ -303,6 +304,19 @@ def learning_rate_hint(
             f"--grad-accumulation {parts}"
         )
     return hint
+
+
+def print_learning_rate_hint(schedule: ScheduleOptions) -> None:
+    """Prints ``learning_rate_hint``, where there is one; of several ranks, only the first does."""
+    hint = learning_rate_hint(
+        schedule.batch_size,
+        schedule.learning_rate,
+        optimizer=schedule.optimizer,
+        grad_accumulation=schedule.grad_accumulation,
+        ranks=rank_count(),
+    )
+    if hint is not None and is_first():
+        print(hint)
 
 
 def scaled_learning_rate(

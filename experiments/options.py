@@ -12,9 +12,11 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch.optim import Optimizer
 
+from ignite_salak.augment import RandomGeometry
 from ignite_salak.classes import ClassMap
 from ignite_salak.handlers import ClearMLMonitor, Monitor, TensorBoardMonitor, WandBMonitor
 from ignite_salak.models.model_file import ModelSpec
+from ignite_salak.steps.views import Views
 
 __all__ = [
     "AugmentationOptions",
@@ -197,6 +199,11 @@ class AugmentationOptions:
     def scale_range(self) -> tuple[float, float]:
         """Returns the bounds of the random factor."""
         return self.random_scale_range if self.random_scale else (1.0, 1.0)
+
+    def views(self, input_size: int | None, seed: int) -> Views:
+        """Returns the random views of a run with this seed."""
+        geometry = RandomGeometry(self.random_mirror, self.scale_range())
+        return Views(geometry, self.sizes(input_size), seed)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from ignite_salak.losses import CombinedLoss
 from ignite_salak.metrics import ClassIoU
 from ignite_salak.steps import SelfTrainingStep
 from ignite_salak.steps.device import image_to_device
-from ignite_salak.steps.self_training import Views
+from ignite_salak.steps.views import Views
 
 # torch's own copy.deepcopy asks fake tensors: https://github.com/pytorch/pytorch
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")

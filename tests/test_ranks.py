@@ -27,7 +27,7 @@ from ignite_salak.ranks import (
     without_averaging,
 )
 from ignite_salak.steps import SelfTrainingStep
-from ignite_salak.steps.self_training import Views
+from ignite_salak.steps.views import Views
 from tests.processes import in_two_ranks
 
 STEPS = 6

@@ -26,7 +26,7 @@ from ignite_salak.models import DeepLabV3Plus, build_encoder
 from ignite_salak.models.model_file import ModelSpec
 from ignite_salak.pseudo_labels import content_mask, select_pseudo_labels
 from ignite_salak.steps import SelfTrainingStep
-from ignite_salak.steps.self_training import Views
+from ignite_salak.steps.views import Views
 from ignite_salak.voting import disagreement
 
 CPU = torch.device("cpu")

@@ -80,8 +80,8 @@ class Panels:
         validation: patches with masks, or None for no such sheet.
         unlabeled: patches without masks, or None for no such sheet.
         labeler: the model that makes the pseudo-labels; ``model`` if not given.
-        thresholds: confidence from which a pixel becomes a pseudo-label, one per class; None where
-            there is no self-training.
+        thresholds: confidence from which a pixel becomes a pseudo-label, one per class; a tensor
+            may change during the run; None where there is no self-training.
         device: where the models are.
         precision: "fp32" or "bf16".
 
@@ -107,7 +107,7 @@ class Panels:
         validation: Gallery | None,
         unlabeled: Gallery | None = None,
         labeler: nn.Module | None = None,
-        thresholds: Sequence[float] | None = None,
+        thresholds: Sequence[float] | Tensor | None = None,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
@@ -120,7 +120,7 @@ class Panels:
         self.labeler = model if labeler is None or thresholds is None else labeler
         self.thresholds: Tensor | None = None
         if thresholds is not None:
-            self.thresholds = torch.tensor(thresholds, dtype=torch.float32, device=device)
+            self.thresholds = torch.as_tensor(thresholds, dtype=torch.float32, device=device)
         self.device = device
         self.precision = precision
         self._read: dict[str, list[tuple[str, dict[str, Any]]]] = {}

@@ -58,7 +58,8 @@ class ProgressBar:
             values = engine.state.metrics
             names = (("CE", "ce"), ("Dice", "dice"), ("ST", "st"))
             parts = [f"{label}: {values[key]:.3f}" for label, key in names if key in values]
-            parts.append(f"ST_px: {values['st_px']:.0f}")
+            if "st_px" in values:
+                parts.append(f"ST_px: {values['st_px']:.0f}")
             self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 
     def close(self) -> None:

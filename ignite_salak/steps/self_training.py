@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,41 +10,16 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ignite_salak.augment import Geometry, RandomGeometry, draw_size
 from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo_labels
-from ignite_salak.randomness import torch_generator
-from ignite_salak.ranks import rank, sum_over_ranks, unwrap
+from ignite_salak.ranks import sum_over_ranks, unwrap
 from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.views import Views
 from ignite_salak.voting import disagreement, vote
 
-__all__ = ["SelfTrainingStep", "Views"]
-
-
-@dataclass(frozen=True)
-class Views:
-    """The random views that the student trains on.
-
-    Attributes:
-        geometry: flips, scales and crops of the single patches.
-        sizes: smallest and largest side of the views in pixels; one side per iteration is drawn.
-        seed: seed of the run.
-    """
-
-    geometry: RandomGeometry
-    sizes: tuple[int, int]
-    seed: int
-
-    def draw(self, images: Tensor, iteration: int, pool: str) -> Geometry:
-        """Draws the warps of this rank's patches [B, 3, H, W]; all pools get views of one side."""
-        size = draw_size(*self.sizes, torch_generator(self.seed, iteration, "size"))
-        generator = torch_generator(self.seed, iteration, "geometry", pool)
-        count, _, height, width = images.shape
-        first = rank() * count
-        whole = self.geometry.draw(first + count, height, width, size, generator)
-        return Geometry(whole.matrices[first:], size)
+__all__ = ["SelfTrainingStep"]
 
 
 class SelfTrainingStep:

@@ -26,7 +26,7 @@ from ignite_salak.engines import create_trainer
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.models.model_file import ModelSpec
 from ignite_salak.steps import SelfTrainingStep
-from ignite_salak.steps.self_training import Views
+from ignite_salak.steps.views import Views
 
 CPU = torch.device("cpu")
 

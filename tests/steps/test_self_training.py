@@ -10,7 +10,7 @@ from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.steps import SelfTrainingStep
-from ignite_salak.steps.self_training import Views
+from ignite_salak.steps.views import Views
 
 CLASSES = 3
 
