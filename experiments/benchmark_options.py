@@ -107,8 +107,8 @@ class Options:
     """Measures the speed of training and evaluation, ours and that of a plain loop.
 
     The defaults are V3's, on a GPU; on a CPU, lower --steps and --repetitions, and --backbone,
-    --scale-min or --batch-sizes too if there is little time. --debug shows the traceback of an
-    error.
+    --scale-min or --batch-sizes too if there is little time. --config FILE takes the options of an
+    earlier benchmark.json; --debug shows the traceback of an error.
     """
 
     data: DataOptions = field(default_factory=DataOptions)

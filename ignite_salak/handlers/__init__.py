@@ -17,6 +17,7 @@ from ignite_salak.handlers.lr_schedule import WarmupCosine, warmup_cosine_factor
 from ignite_salak.handlers.monitor_base import Monitor
 from ignite_salak.handlers.monitors import ClearMLMonitor, TensorBoardMonitor, WandBMonitor
 from ignite_salak.handlers.panels import Gallery, Panels
+from ignite_salak.handlers.phase_timer import PhaseTimer
 from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
 from ignite_salak.handlers.run_summary import RunSummary
 from ignite_salak.handlers.st_pixels import STPixelCounter
@@ -38,6 +39,7 @@ __all__ = [
     "History",
     "Monitor",
     "Panels",
+    "PhaseTimer",
     "ProgressBar",
     "RunDescription",
     "RunSummary",
