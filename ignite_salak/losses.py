@@ -14,7 +14,7 @@ from torch.nn import functional
 from ignite_salak.classes import IGNORE_INDEX
 from ignite_salak.ranks import sum_over_ranks
 
-__all__ = ["CombinedLoss", "cross_entropy", "dice_loss", "focal_loss"]
+__all__ = ["CombinedLoss", "consistency_loss", "cross_entropy", "dice_loss", "focal_loss"]
 
 _EPSILON = 1e-6
 _GAMMA = 2.0
@@ -73,6 +73,31 @@ def dice_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
         float32 0-d.
     """
     return _dice(_dice_sums(log_probabilities, target))
+
+
+def consistency_loss(logits: Tensor, labels: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy against pseudo-labels, divided by all valid pixels, kept or not.
+
+    So the term damps itself while few pixels are trusted (as in FixMatch, Sohn et al. 2020,
+    arXiv:2001.07685, equation 4). The mean over the heads; with several ranks, all must call it.
+
+    Args:
+        logits: [N, B, C, H, W].
+        labels: int64 [B, H, W], 255 where there is no pseudo-label.
+        weights: of the pixels' losses, float32 [B, H, W].
+        valid: pixels that could have had a pseudo-label, bool [B, H, W].
+
+    Returns:
+        float32 0-d; 0 where no pixel is valid.
+    """
+    kept = labels != IGNORE_INDEX
+    safe = torch.where(kept, labels, 0)
+    heads = [
+        -functional.log_softmax(head.float(), dim=1).gather(1, safe[:, None])[:, 0]
+        for head in logits
+    ]
+    total = (torch.stack(heads).mean(dim=0) * weights * kept).sum()
+    return _weighted_mean(sum_over_ranks(torch.stack([total, valid.sum().float()])))
 
 
 class CombinedLoss(nn.Module):

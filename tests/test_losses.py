@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ignite_salak.losses import CombinedLoss, cross_entropy, dice_loss, focal_loss
+from ignite_salak.losses import (
+    CombinedLoss,
+    consistency_loss,
+    cross_entropy,
+    dice_loss,
+    focal_loss,
+)
 
 LOSS_WEIGHTS = {"ce": 0.4, "dice": 0.4, "focal": 0.2}
 
@@ -129,3 +135,21 @@ def test_descends():
         loss(logits, target)["total"].backward()
         optimizer.step()
     assert loss(logits, target)["total"].item() < 0.05
+
+
+def test_consistency_is_divided_by_all_valid_pixels():
+    # Two heads, one row of four pixels: kept, kept with half the weight, not kept, not valid.
+    logits, _ = random_case()
+    heads = torch.stack([logits, logits.flip(1)])[:, :1, :, :1, :4]
+    labels = torch.tensor([[[1, 0, 255, 255]]])
+    weights = torch.tensor([[[1.0, 0.5, 1.0, 1.0]]])
+    valid = torch.tensor([[[True, True, True, False]]])
+    each = [
+        functional.cross_entropy(head, labels, ignore_index=255, reduction="none") for head in heads
+    ]
+    expected = sum(float(loss[0, 0, 0] + 0.5 * loss[0, 0, 1]) for loss in each) / 2 / 3
+    assert consistency_loss(heads, labels, weights, valid).item() == pytest.approx(
+        expected, rel=1e-5
+    )
+    nothing = torch.full_like(labels, 255)
+    assert consistency_loss(heads, nothing, weights, valid & False) == 0

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo_labels
-from ignite_salak.ranks import sum_over_ranks, unwrap
+from ignite_salak.ranks import unwrap
+from ignite_salak.steps.counts import no_counts, pseudo_label_counts
 from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
 from ignite_salak.steps.views import Views
@@ -90,12 +91,12 @@ class SelfTrainingStep:
         """Trains on one batch of ``data.loaders.TrainingStream``."""
         iteration = engine.state.iteration
         unlabeled = None
-        counts = self._no_counts()
+        counts = no_counts(len(self.thresholds), self.device)
         if self.weight > 0 and iteration >= self.start_iteration and "unlabeled" in batch:
             plain = image_to_device(batch["unlabeled"]["image"], self.device)
             pseudo, split = self.pseudo_label(plain)
             unlabeled = (plain, pseudo.labels)
-            counts = _counts(pseudo, split)
+            counts = pseudo_label_counts(pseudo, split)
             engine.state.pseudo_labels = pseudo
             engine.fire_event(TrainingEvents.PSEUDO_LABELED)
         views = [self._view(*self._labeled(batch["labeled"]), iteration, "labeled")]
@@ -148,23 +149,3 @@ class SelfTrainingStep:
             return {"loss": loss, **parts, "st": torch.zeros_like(loss)}
         st = self.self_training_loss(logits[:, :, 1], targets[:, 1])["total"]
         return {"loss": loss + self.weight * st, **parts, "st": st}
-
-    def _no_counts(self) -> dict[str, Tensor]:
-        zero = torch.zeros((), device=self.device)
-        per_class = torch.zeros(len(self.thresholds), dtype=torch.long, device=self.device)
-        return {"st_px": zero, "st_share": zero, "st_px_per_class": per_class}
-
-
-def _counts(pseudo: PseudoLabels, split: Tensor) -> dict[str, Tensor]:
-    """Counts over all ranks."""
-    differing = (split * pseudo.valid).round().long()
-    counted = torch.cat([torch.stack([pseudo.valid, differing]), pseudo.per_class])
-    (valid, differing), per_class = sum_over_ranks(counted).split([2, len(counted) - 2])
-    kept = per_class.sum().float()
-    pixels = valid.clamp_min(1)
-    return {
-        "st_px": kept,
-        "st_share": kept / pixels,
-        "st_px_per_class": per_class,
-        "disagreement": differing / pixels,
-    }
