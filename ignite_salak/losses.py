@@ -105,25 +105,43 @@ class CombinedLoss(nn.Module):
 
     Every head has a loss of its own: the loss of averaged heads would train one classifier.
 
+    With ``log_prior``, all parts see logits + tau * log(prior) (logit adjustment, Menon et al.
+    2021, arXiv:2007.07314): the prior need not be learnt, so the network's own logits, which are
+    all that is used outside the loss, become those of equally frequent classes where tau is 1.
+
     Args:
         weights: weight of each of "ce", "dice" and "focal"; parts without weight are not computed.
         class_weights: float32 [C] for cross-entropy and focal loss, or None.
+        log_prior: tau * log of every class's share of the labelled pixels as they are sampled,
+            float32 [C], or None.
 
     Raises:
-        ValueError: an unknown part, a negative weight, or no positive weight.
+        ValueError: an unknown part, a negative weight, no positive weight, or an infinite prior.
     """
 
     class_weights: Tensor | None
+    log_prior: Tensor | None
 
-    def __init__(self, weights: Mapping[str, float], class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        class_weights: Tensor | None = None,
+        log_prior: Tensor | None = None,
+    ) -> None:
         super().__init__()
         unknown = set(weights) - {"ce", "dice", "focal"}
         if unknown:
             raise ValueError(f"unknown loss {sorted(unknown)}; the losses are ce, dice and focal")
         if min(weights.values()) < 0 or max(weights.values()) <= 0:
             raise ValueError(f"loss weights {dict(weights)}: none may be negative, one must be > 0")
+        if log_prior is not None and not log_prior.isfinite().all():
+            raise ValueError(
+                f"log_prior {log_prior.tolist()} is not finite; count a class that does not occur "
+                "as one pixel"
+            )
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("log_prior", log_prior, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Computes the parts and their weighted sum.
@@ -138,7 +156,7 @@ class CombinedLoss(nn.Module):
         Returns:
             float32 0-d tensors: the parts under their names, and "total".
         """
-        heads = [self._sums(functional.log_softmax(head.float(), dim=1), target) for head in logits]
+        heads = [self._sums(self._log_softmax(head), target) for head in logits]
         flat = sum_over_ranks(torch.cat([sums.flatten() for head in heads for sums in head]))
         sizes = [sums.numel() for head in heads for sums in head]
         values = iter(flat.split(sizes))
@@ -149,6 +167,12 @@ class CombinedLoss(nn.Module):
         }
         total = torch.stack([weight * parts[name] for name, weight in self.weights.items()]).sum()
         return {**parts, "total": total}
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        logits = logits.float()
+        if self.log_prior is not None:
+            logits = logits + self.log_prior[:, None, None]
+        return functional.log_softmax(logits, dim=1)
 
     def _sums(self, log_probabilities: Tensor, target: Tensor) -> list[Tensor]:
         sums = {

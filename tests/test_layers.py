@@ -16,6 +16,7 @@ LAYERS = {
     "augment": 1,
     "voting": 1,
     "pseudo_labels": 1,
+    "thresholds": 1,
     "losses": 1,
     "models": 1,
     "metrics": 1,

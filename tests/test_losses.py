@@ -116,6 +116,72 @@ def test_every_head_has_a_loss_of_its_own():
     assert expected > averaged + 1
 
 
+def test_logit_adjustment_by_hand():
+    # One pixel of the rare class 1; z = (0, 0), prior (0.9, 0.1): p = 0.1, not 0.5.
+    logits = torch.zeros(1, 1, 2, 1, 1)
+    target = torch.ones(1, 1, 1, dtype=torch.long)
+    prior = torch.tensor([0.9, 0.1])
+    adjusted = CombinedLoss({"ce": 1.0, "focal": 1.0}, log_prior=prior.log())(logits, target)
+    assert adjusted["ce"].item() == pytest.approx(-math.log(0.1), rel=1e-5)
+    assert adjusted["focal"].item() == pytest.approx(0.9**2 * -math.log(0.1), rel=1e-5)
+    # tau = 0.5: square roots of the priors.
+    half = CombinedLoss({"ce": 1.0}, log_prior=0.5 * prior.log())(logits, target)["ce"]
+    assert half.item() == pytest.approx(-math.log(0.1**0.5 / (0.9**0.5 + 0.1**0.5)), rel=1e-5)
+
+
+def test_logit_adjustment_equals_the_loss_of_adjusted_logits():
+    logits, target = random_case()
+    heads = torch.stack([logits, logits.flip(0)])
+    class_weights, log_prior = torch.rand(5), torch.rand(5).softmax(0).log()
+    ours = CombinedLoss(LOSS_WEIGHTS, class_weights, log_prior)(heads, target)
+    by_hand = CombinedLoss(LOSS_WEIGHTS, class_weights)(heads + log_prior.view(5, 1, 1), target)
+    assert {name: value.item() for name, value in ours.items()} == {
+        name: value.item() for name, value in by_hand.items()
+    }
+
+
+def test_an_equal_prior_and_none_change_nothing():
+    logits, target = random_case()
+    plain = CombinedLoss(LOSS_WEIGHTS)(logits[None], target)
+    none = CombinedLoss(LOSS_WEIGHTS, None, None)(logits[None], target)
+    equal = CombinedLoss(LOSS_WEIGHTS, log_prior=torch.full((5,), -1.6))(logits[None], target)
+    for name, value in plain.items():
+        assert torch.equal(none[name], value)
+        assert equal[name].item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_a_constant_network_learns_equal_logits_under_logit_adjustment():
+    # 90 % of the pixels are class 0: plain cross-entropy learns log 9, the adjusted one 0.
+    target = torch.tensor([0] * 9 + [1]).view(1, 1, 10)
+    found = []
+    for log_prior in (None, torch.tensor([0.9, 0.1]).log()):
+        bias = torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.LBFGS([bias], line_search_fn="strong_wolfe")
+        loss = CombinedLoss({"ce": 1.0}, log_prior=log_prior)
+
+        def closure(bias=bias, optimizer=optimizer, loss=loss):
+            optimizer.zero_grad()
+            total = loss(bias.view(1, 1, 2, 1, 1).expand(1, 1, 2, 1, 10), target)["total"]
+            total.backward()
+            return total
+
+        optimizer.step(closure)
+        found.append((bias[0] - bias[1]).item())
+    assert found == pytest.approx([math.log(9), 0.0], abs=1e-3)
+
+
+def test_the_prior_is_no_weight_of_the_model_and_moves_with_the_loss():
+    loss = CombinedLoss({"ce": 1.0}, log_prior=torch.zeros(3))
+    assert loss.state_dict() == {}
+    assert loss.to("meta").log_prior.device.type == "meta"
+
+
+def test_an_infinite_prior_is_refused():
+    prior = torch.tensor([0.5, 0.5, 0.0])
+    with pytest.raises(ValueError, match="count a class that does not occur as one pixel"):
+        CombinedLoss({"ce": 1.0}, log_prior=prior.log())
+
+
 def test_float32_under_bfloat16_logits():
     logits, target = random_case()
     total = CombinedLoss(LOSS_WEIGHTS)(logits[None].bfloat16(), target)["total"]

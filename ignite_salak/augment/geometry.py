@@ -1,4 +1,4 @@
-"""Weak and multi-scale views of GPU batches, warped by kornia; the only importer of kornia.
+"""Weak and multi-scale views of GPU batches, warped by kornia.
 
 Shapes: B batch, C channels, H and W of the patch, S of the view.
 """

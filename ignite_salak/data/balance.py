@@ -22,6 +22,7 @@ __all__ = [
     "MaskStatistics",
     "balanced_weights",
     "check_unlisted",
+    "clipped_weights",
     "format_balance",
     "inspect_masks",
 ]
@@ -148,12 +149,40 @@ def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     Raises:
         ValueError: no class has a pixel.
     """
-    pixels = np.asarray(counts, dtype=np.float64)
-    present = pixels > 0
-    if not present.any():
-        raise ValueError("no labelled pixel in the training masks: every pixel is ignored")
+    pixels, present = _present(counts)
     weights = np.ones_like(pixels)
     weights[present] = pixels.sum() / (present.sum() * pixels[present])
+    return weights
+
+
+def clipped_weights(
+    counts: Sequence[int] | np.ndarray, *, power: float = 0.5, limit: float = 4.0
+) -> np.ndarray:
+    """Class weights f^-power, divided by their mean over the classes that occur, then clipped.
+
+    f is the share of the labelled pixels. The balanced formula is power 1, and gives a rare class
+    so much weight that one wrong pixel outweighs hundreds. A class that does not occur gets
+    weight 1, which no pixel ever takes.
+
+    Args:
+        counts: pixels per class [C].
+        power: 0 for equal weights, 1 for those of equal classes.
+        limit: highest weight.
+
+    Returns:
+        float64 [C].
+
+    Raises:
+        ValueError: no class has a pixel, ``power`` is negative, or ``limit`` is under 1.
+    """
+    if power < 0:
+        raise ValueError(f"power {power} of the class weights is negative; 0 gives equal weights")
+    if limit < 1:
+        raise ValueError(f"limit {limit} of the class weights is under 1, the mean weight")
+    pixels, present = _present(counts)
+    raw = (pixels[present] / pixels.sum()) ** -power
+    weights = np.ones_like(pixels)
+    weights[present] = np.minimum(raw / raw.mean(), limit)
     return weights
 
 
@@ -172,6 +201,14 @@ def format_balance(classes: ClassMap, counts: np.ndarray, weights: np.ndarray) -
         share = 100 * pixels / max(1, counts.sum())
         lines.append(f"{name:<{width}}  {int(pixels):>14,}  {share:>7.2f}%  {shown}")
     return "\n".join(lines)
+
+
+def _present(counts: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pixels = np.asarray(counts, dtype=np.float64)
+    present = pixels > 0
+    if not present.any():
+        raise ValueError("no labelled pixel in the training masks: every pixel is ignored")
+    return pixels, present
 
 
 _Rows = tuple[np.ndarray, np.ndarray, dict[tuple[int, int, int], int], dict[int, str]]

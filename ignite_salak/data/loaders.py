@@ -6,20 +6,105 @@ import itertools
 import logging
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ignite_salak.classes import BACKGROUND
 from ignite_salak.data.datasets import PatchDataset, collate
 from ignite_salak.data.decoding import BadFileError
-from ignite_salak.randomness import torch_generator
+from ignite_salak.randomness import numpy_generator, torch_generator
 from ignite_salak.ranks import rank, rank_count
 
-__all__ = ["EvaluationBatches", "TrainingStream"]
+__all__ = ["EvaluationBatches", "RareClasses", "TrainingStream"]
 
 _LOGGER = logging.getLogger(__name__)
 _Address = tuple[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class RareClasses:
+    """Draws labelled patches by class first, rare classes more often (rare-class sampling).
+
+    Hoyer et al. 2022 (DAFormer, arXiv:2111.14887): class c, of share f_c of the labelled pixels, is
+    drawn with probability softmax((1 - f_c) / T) over the classes, then a patch that has enough of
+    it, all such patches being equal. Here the background is never drawn, nor a class that no patch
+    has enough of; and only a part of each batch is drawn so, which the paper does for all of it.
+
+    Args:
+        counts: pixels of every class in every patch of the labelled pool, int [N, C].
+        temperature: T; the lower, the more the rarest class prevails.
+        least: pixels of a class, in the files' own resolution, that are enough: 256 of a patch of
+            256 x 256.
+        share: of the labelled patches of every batch that are drawn so, rounded to whole patches.
+
+    Raises:
+        ValueError: a number is out of its range, or no patch has enough of any class.
+    """
+
+    counts: np.ndarray
+    temperature: float = 0.1
+    least: int = 256
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} of the rare classes is not above 0")
+        if self.least < 1:
+            raise ValueError(f"least {self.least} pixels of a rare class: at least 1 is needed")
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"share {self.share} of the rare classes is not between 0 and 1")
+        if not self._found:
+            raise ValueError(
+                f"none of {len(self.counts)} labelled patches has {self.least} pixels of a class "
+                "other than the background: lower that number, or draw no class first"
+            )
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Probability of every class to be drawn, float64 [C]."""
+        pixels = self.counts.sum(axis=0)
+        classes = list(self._found)
+        rarity = (1.0 - pixels[classes] / pixels.sum()) / self.temperature
+        found = np.exp(rarity - rarity.max())
+        probabilities = np.zeros(len(pixels))
+        probabilities[classes] = found / found.sum()
+        return probabilities
+
+    def places(self, batch_size: int) -> list[int]:
+        """Positions of a batch that are drawn so, spread evenly over it and so over the ranks."""
+        bounds = [int(place * self.share + 0.5) for place in range(batch_size + 1)]
+        return [place for place in range(batch_size) if bounds[place] < bounds[place + 1]]
+
+    def draw(self, count: int, generator: np.random.Generator) -> list[int]:
+        """Draws patches, with replacement.
+
+        Args:
+            count: how many.
+            generator: what draws.
+
+        Returns:
+            Positions in the labelled pool.
+        """
+        upper = self.probabilities.cumsum()
+        which, where = generator.random((2, count))
+        drawn = np.searchsorted(upper / upper[-1], which, side="right").tolist()
+        patches = [self._found[index] for index in drawn]
+        return [int(of[int(at * len(of))]) for of, at in zip(patches, where, strict=True)]
+
+    @cached_property
+    def _found(self) -> dict[int, np.ndarray]:
+        """Positions of the patches that have enough of a class, by class."""
+        enough = {
+            index: np.flatnonzero(self.counts[:, index] >= self.least)
+            for index in range(self.counts.shape[1])
+            if index != BACKGROUND
+        }
+        return {index: patches for index, patches in enough.items() if len(patches)}
 
 
 class TrainingStream:
@@ -35,6 +120,8 @@ class TrainingStream:
         unlabeled: patches without masks, or None; then the batches have no "unlabeled".
         batch_size: patches of either kind a batch, of all ranks together.
         seed: seed of the run.
+        rare: draws a part of the labelled patches of every batch, a function of the seed and of i
+            as well; the other part walks through the pool. None walks with all of them.
         num_workers: processes that decode; 0 decodes in the training process.
         pin_memory: put the batches into page-locked memory, for CUDA.
         multiprocessing_context: "spawn", "fork" or None for the system's own way.
@@ -45,7 +132,7 @@ class TrainingStream:
 
     Raises:
         ValueError: a batch has fewer than two patches, or more than a pool, or cannot be divided
-            among the ranks.
+            among the ranks; or ``rare`` is about another pool.
     """
 
     def __init__(
@@ -55,6 +142,7 @@ class TrainingStream:
         *,
         batch_size: int,
         seed: int,
+        rare: RareClasses | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
         multiprocessing_context: str | None = None,
@@ -79,6 +167,7 @@ class TrainingStream:
             )
         self.batch_size = batch_size
         self.seed = seed
+        self.rare = rare
         self.start = 0
         self.bad_files: list[str] = []
         self._options: dict[str, Any] = {
@@ -86,6 +175,21 @@ class TrainingStream:
             "pin_memory": pin_memory,
             "multiprocessing_context": multiprocessing_context if num_workers else None,
         }
+
+    @property
+    def rare(self) -> RareClasses | None:
+        """What draws a part of the labelled patches; set it before iterating."""
+        return self._rare
+
+    @rare.setter
+    def rare(self, rare: RareClasses | None) -> None:
+        pool = len(self.pools["labeled"])
+        if rare is not None and len(rare.counts) != pool:
+            raise ValueError(
+                f"rare classes were counted in {len(rare.counts)} patches, but the labeled pool "
+                f"has {pool}; count those of the pool"
+            )
+        self._rare = rare
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         loader = DataLoader(
@@ -95,6 +199,7 @@ class TrainingStream:
                 self.batch_size,
                 self.seed,
                 self.start,
+                self.rare,
             ),
             collate_fn=_collate_pools,
             worker_init_fn=_leave_ctrl_c_to_the_parent,
@@ -218,25 +323,46 @@ class _Pools(Dataset[tuple[str, dict[str, Any]]]):
 class _AddressedBatches(Sampler[list[_Address]]):
     """Addresses of this rank's part of the batches start, start + 1, ... without end."""
 
-    def __init__(self, sizes: dict[str, int], batch_size: int, seed: int, start: int) -> None:
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        batch_size: int,
+        seed: int,
+        start: int,
+        rare: RareClasses | None = None,
+    ) -> None:
         self.sizes = sizes
         self.batch_size = batch_size
         self.seed = seed
         self.start = start
+        self.rare = rare
 
     def __iter__(self) -> Iterator[list[_Address]]:
-        walks = {name: self._walk(name) for name in self.sizes}
+        pools = {name: self._walk(name, self.batch_size) for name in self.sizes}
+        if self.rare is not None:
+            pools["labeled"] = self._mixture("labeled", self.rare)
         share = self.batch_size // rank_count()
         mine = slice(rank() * share, (rank() + 1) * share)
         while True:
             yield [
                 (name, position)
-                for name, walk in walks.items()
-                for position in list(itertools.islice(walk, self.batch_size))[mine]
+                for name, positions in pools.items()
+                for position in list(itertools.islice(positions, self.batch_size))[mine]
             ]
 
-    def _walk(self, name: str) -> Iterator[int]:
-        rounds, offset = divmod(self.start * self.batch_size, self.sizes[name])
+    def _mixture(self, name: str, rare: RareClasses) -> Iterator[int]:
+        """Drawn positions in their places, between those of a walk."""
+        places = rare.places(self.batch_size)
+        walk = self._walk(name, self.batch_size - len(places))
+        for iteration in itertools.count(self.start):
+            drawn = rare.draw(len(places), numpy_generator(self.seed, "rare classes", iteration))
+            of_place = dict(zip(places, drawn, strict=True))
+            for place in range(self.batch_size):
+                yield of_place[place] if place in of_place else next(walk)
+
+    def _walk(self, name: str, pace: int) -> Iterator[int]:
+        """Positions in a new order every round, from the iteration ``start`` on."""
+        rounds, offset = divmod(self.start * pace, self.sizes[name])
         while True:
             generator = torch_generator(self.seed, name, rounds)
             order = torch.randperm(self.sizes[name], generator=generator)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ignite_salak import augment
 from ignite_salak.augment import Geometry, RandomGeometry, draw_size
+from ignite_salak.augment import geometry as module
 
 
 def generator(seed=0):
@@ -139,8 +139,8 @@ def test_a_view_of_half_the_size_takes_every_second_label():
 
 def test_image_and_labels_share_the_places(monkeypatch):
     made = []
-    invert = augment._view_to_patch
-    monkeypatch.setattr(augment, "_view_to_patch", lambda *a: made.append(a[2:]) or invert(*a))
+    invert = module._view_to_patch
+    monkeypatch.setattr(module, "_view_to_patch", lambda *a: made.append(a[2:]) or invert(*a))
     images, labels = blocks()
     geometry = RandomGeometry().draw(4, 32, 32, 48, generator())
     geometry.warp_image(images)

@@ -13,6 +13,7 @@ from ignite_salak.data import balance
 from ignite_salak.data.balance import (
     balanced_weights,
     check_unlisted,
+    clipped_weights,
     format_balance,
     inspect_masks,
 )
@@ -76,9 +77,42 @@ def test_absent_class_has_weight_one_and_does_not_count():
     np.testing.assert_allclose(weights, [40 / (2 * 30), 1.0, 40 / (2 * 10)])
 
 
-def test_no_pixel_at_all_is_refused():
+@pytest.mark.parametrize("weights", [balanced_weights, clipped_weights])
+def test_no_pixel_at_all_is_refused(weights):
     with pytest.raises(ValueError, match="no labelled pixel"):
-        balanced_weights([0, 0])
+        weights([0, 0])
+
+
+def test_clipped_weights_by_hand():
+    # Shares 0.64, 0.32, 0.04: roots of their inverses 1.25, 1.7678, 5; mean 2.6726.
+    raw = np.array([1.25, 1.7677670, 5.0])
+    np.testing.assert_allclose(clipped_weights([64, 32, 4]), raw / raw.mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        clipped_weights([64, 32, 4], limit=1.5), [*(raw / raw.mean())[:2], 1.5], rtol=1e-6
+    )
+
+
+def test_clipped_weights_leave_absent_classes_out():
+    with_absent = clipped_weights([64, 0, 32, 4])
+    assert with_absent[1] == 1.0
+    np.testing.assert_allclose(with_absent[[0, 2, 3]], clipped_weights([64, 32, 4]))
+
+
+def test_power_of_the_clipped_weights():
+    counts = np.array([2945, 22, 1383, 287, 469, 4054, 840])
+    assert clipped_weights(counts, power=0.0).tolist() == [1.0] * 7
+    balanced = balanced_weights(counts)
+    np.testing.assert_allclose(
+        clipped_weights(counts, power=1.0, limit=np.inf), balanced / balanced.mean()
+    )
+    assert clipped_weights(counts * 1000).max() == clipped_weights(counts).max() < 4.0
+    assert clipped_weights(counts, power=1.0).max() == 4.0
+
+
+@pytest.mark.parametrize(("options", "words"), [({"power": -1}, "power"), ({"limit": 0}, "limit")])
+def test_bad_clipping_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        clipped_weights([1, 2], **options)
 
 
 def test_table(classes):

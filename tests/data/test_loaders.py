@@ -10,8 +10,9 @@ import torch
 
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import BadFileError, MaskReader
-from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
+from ignite_salak.data.loaders import EvaluationBatches, RareClasses, TrainingStream
 from ignite_salak.data.patches import scan_patches
+from ignite_salak.randomness import numpy_generator
 
 LABELED, UNLABELED, BATCH = 10, 7, 3
 
@@ -159,6 +160,152 @@ class TestTrainingStream:
     def test_impossible_batch_size_is_refused(self, stream, batch_size, words):
         with pytest.raises(ValueError, match=f"--batch-size {batch_size} .*{words}"):
             stream(batch_size=batch_size)
+
+
+@pytest.fixture
+def rare():
+    """Rare classes over the ten patches; class 3 is seldom, class 4 never enough for a patch."""
+
+    def make(**options):
+        counts = np.tile([300, 500, 0, 0, 0], (LABELED, 1))
+        counts[:4, 2] = 200
+        counts[2:4, 3] = [40, 20]
+        counts[5, 4] = 9
+        return RareClasses(counts, **{"least": 20, **options})
+
+    return make
+
+
+class TestRareClasses:
+    @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+    def test_probabilities_are_those_of_the_paper_over_what_can_be_drawn(self, rare, temperature):
+        made = rare(temperature=temperature)
+        pixels = np.array([3000, 5000, 800, 60, 9])
+        rarity = np.exp((1 - pixels / pixels.sum()) / temperature)[1:4]
+        np.testing.assert_allclose(made.probabilities, [0, *(rarity / rarity.sum()), 0])
+
+    def test_the_plantation_of_the_guide(self):
+        # Shares of methods.md, section 2; what it says of T = 0.1 and of the paper's T = 0.01.
+        shares = np.array([2945, 22, 1383, 287, 469, 4054, 840])[None]
+        percent = 100 * RareClasses(shares, least=1).probabilities
+        assert percent.tolist() == pytest.approx([0, 31, 8, 24, 20, 0.6, 14], abs=1.1)
+        strict = RareClasses(shares, least=1, temperature=0.01).probabilities
+        assert strict[1] == pytest.approx(0.92, abs=0.01)
+
+    def test_a_tiny_temperature_does_not_overflow(self, rare):
+        assert rare(temperature=1e-6).probabilities.tolist() == [0, 0, 0, 1, 0]
+
+    def test_drawn_patches_have_enough_of_the_class(self, rare):
+        made = rare(temperature=1.0)
+        drawn = np.bincount(made.draw(60_000, np.random.default_rng(0)), minlength=LABELED)
+        _, first, second, third, _ = made.probabilities
+        expected = np.full(LABELED, first / 10)  # every patch has class 1
+        expected[:4] += second / 4
+        expected[2:4] += third / 2
+        np.testing.assert_allclose(drawn / 60_000, expected, atol=0.005)
+
+    def test_least_is_how_many_pixels_a_patch_must_have(self, rare):
+        made = rare(temperature=0.001, least=21)
+        assert set(made.draw(100, np.random.default_rng(0))) == {2}
+
+    @pytest.mark.parametrize(
+        ("share", "batch", "places"),
+        [
+            (0.5, 8, [0, 2, 4, 6]),
+            (0.5, 3, [0, 2]),
+            (0.25, 8, [1, 5]),
+            (0.0, 8, []),
+            (1.0, 3, [0, 1, 2]),
+        ],
+    )
+    def test_places(self, rare, share, batch, places):
+        assert rare(share=share).places(batch) == places
+
+    @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+    @pytest.mark.parametrize("batch", [2, 5, 8, 16])
+    def test_places_are_as_many_as_the_share_says(self, rare, share, batch):
+        assert len(rare(share=share).places(batch)) == pytest.approx(share * batch, abs=0.5001)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"temperature": 0.0}, "temperature 0.0"),
+            ({"least": 0}, "least 0"),
+            ({"share": 1.5}, "share 1.5"),
+            ({"least": 501}, "none of 10 labelled patches has 501 pixels"),
+        ],
+    )
+    def test_bad_numbers_are_refused(self, rare, options, words):
+        with pytest.raises(ValueError, match=words):
+            rare(**options)
+
+    def test_counts_of_another_pool_are_refused(self, stream):
+        with pytest.raises(ValueError, match="counted in 4 patches, but the labeled pool has 10"):
+            stream(rare=RareClasses(np.ones((4, 2), int), least=1))
+        with pytest.raises(ValueError, match="counted in 4 patches"):
+            stream().rare = RareClasses(np.ones((4, 2), int), least=1)
+
+
+class TestStreamWithRareClasses:
+    def test_drawn_patches_lie_in_their_places_and_the_others_walk_on(self, stream, rare):
+        made = rare(temperature=0.001)  # class 3 alone: patches 2 and 3
+        batches = [numbers(batch, "labeled") for batch in take(stream(batch_size=4, rare=made), 60)]
+        assert {number for batch in batches for number in batch[::2]} == {2, 3}
+        walked = [number for batch in batches for number in batch[1::2]]
+        rounds = [walked[i : i + LABELED] for i in range(0, 120, LABELED)]
+        assert all(sorted(one) == list(range(LABELED)) for one in rounds)
+
+    def test_draws_are_a_function_of_seed_and_iteration(self, stream, rare):
+        batches = take(stream(seed=5, batch_size=4, start=7, rare=rare()), 3)
+        for iteration, batch in enumerate(batches, 7):
+            expected = rare().draw(2, numpy_generator(5, "rare classes", iteration))
+            assert numbers(batch, "labeled")[::2] == expected
+        assert len({tuple(numbers(batch, "labeled")) for batch in batches}) == 3
+
+    @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+    @pytest.mark.parametrize("start", [0, 1, 3, 10, 23])
+    def test_stream_may_start_anywhere(self, stream, rare, share, start):
+        options = {"batch_size": 5, "rare": rare(share=share)}
+        assert_same(
+            take(stream(start=start, **options), 5), take(stream(**options), start + 5)[start:]
+        )
+
+    def test_workers_do_not_change_batches(self, stream, rare):
+        assert_same(take(stream(rare=rare(), num_workers=2), 4), take(stream(rare=rare()), 4))
+
+    def test_set_later_it_is_the_same(self, stream, rare):
+        made = stream()
+        made.rare = rare()
+        assert_same(take(made, 4), take(stream(rare=rare()), 4))
+
+    def test_unlabelled_batches_do_not_depend_on_it(self, stream, rare):
+        for batch, other in zip(take(stream(rare=rare()), 8), take(stream(), 8), strict=True):
+            assert torch.equal(batch["unlabeled"]["image"], other["unlabeled"]["image"])
+
+    def test_without_it_or_with_a_share_of_none_everything_is_walked(self, stream, rare):
+        plain = take(stream(), 8)
+        assert_same(take(stream(rare=None), 8), plain)
+        assert_same(take(stream(rare=rare(share=0.0)), 8), plain)
+        # The first batches of the stream as it was before there were rare classes.
+        seen = [number for batch in plain[:3] for number in numbers(batch, "labeled")]
+        assert seen == [7, 3, 5, 6, 4, 8, 0, 1, 9]
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_parts_of_the_ranks_make_the_batch_of_one_process(self, stream, rare, as_rank, count):
+        whole = take(stream(batch_size=4, start=3, rare=rare()), 6)
+        parts = []
+        for number in range(count):
+            as_rank(number, count)
+            parts.append(take(stream(batch_size=4, start=3, rare=rare()), 6))
+        for batch, *of_ranks in zip(whole, *parts, strict=True):
+            for key, value in batch["labeled"].items():
+                assert torch.equal(torch.cat([part["labeled"][key] for part in of_ranks]), value)
+
+    def test_global_randomness_is_left_alone(self, stream, rare):
+        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+        take(stream(rare=rare()), 3)
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
 class TestBadFilesInTheStream:
