@@ -51,6 +51,7 @@ class RunData:
         index: all patches.
         split: who is in which pool.
         class_weights: balanced weights of the labelled training pixels, float32 [C].
+        labeled_pixels: pixels of every class in every labelled training patch, int64 [N, C].
         stream: training batches.
         validation: all validation patches.
         training: a fixed sample of the labelled training patches, as many as in validation.
@@ -62,6 +63,7 @@ class RunData:
     index: PatchIndex
     split: Split
     class_weights: torch.Tensor
+    labeled_pixels: np.ndarray
     stream: TrainingStream
     validation: EvaluationBatches
     training: EvaluationBatches
@@ -76,6 +78,7 @@ def load_data(
     batch_size: int,
     device: torch.device,
     panels: int = 0,
+    unlabeled: bool = True,
 ) -> RunData:
     """Scans, inspects, splits and prints what was found; see the parts for the errors.
 
@@ -85,6 +88,7 @@ def load_data(
         batch_size: patches of either kind a batch.
         device: where they will go.
         panels: patches of either pool that are drawn at every evaluation.
+        unlabeled: whether any unlabelled patch is read.
 
     Raises:
         ValueError: ``panels`` is negative.
@@ -115,9 +119,10 @@ def load_data(
         "pin_memory": device.type == "cuda",
     }
     judging = {**loading, "batch_size": max(1, batch_size // rank_count())}
-    unlabeled = patches(split.unlabeled, None) if len(split.unlabeled) else None
-    if unlabeled is None:
+    if unlabeled and not len(split.unlabeled):
         _LOGGER.warning("no unlabelled patch: training is supervised only")
+    read = split.unlabeled if unlabeled else split.unlabeled[:0]
+    second = patches(read, None) if len(read) else None
     validation = EvaluationBatches(patches(split.validation, reader), **judging)
     sample = patches(sample_patches(split.labeled, len(split.validation), run.seed), reader)
     training = EvaluationBatches(sample, **judging, workers_of=validation)
@@ -126,13 +131,12 @@ def load_data(
         index,
         split,
         torch.tensor(weights, dtype=torch.float32),
-        TrainingStream(patches(split.labeled, reader), unlabeled, seed=run.seed, **loading),
+        statistics.counts[split.labeled],
+        TrainingStream(patches(split.labeled, reader), second, seed=run.seed, **loading),
         validation,
         training,
         _gallery(patches(diverse_patches(statistics.counts, split.validation, panels), reader)),
-        _gallery(
-            patches(sample_patches(split.unlabeled, panels * _CANDIDATES, run.seed), None), panels
-        ),
+        _gallery(patches(sample_patches(read, panels * _CANDIDATES, run.seed), None), panels),
     )
 
 

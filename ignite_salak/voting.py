@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["disagreement", "predict_once", "vote"]
+__all__ = ["disagreement", "predict_once", "vote", "weighted_vote"]
 
 
 def vote(logits_NBCHW: torch.Tensor) -> torch.Tensor:
@@ -26,6 +26,30 @@ def vote(logits_NBCHW: torch.Tensor) -> torch.Tensor:
     """
     _check_logits(logits_NBCHW)
     return logits_NBCHW.float().softmax(dim=2).mean(dim=0)
+
+
+def weighted_vote(logits_NBCHW: torch.Tensor, weight: float = 5.0) -> torch.Tensor:
+    """Counts a vote of every head for its class, and ``weight`` votes for that of their sum.
+
+    DiverseHead's vote: Ma et al. 2023 (arXiv:2311.13716).
+
+    Args:
+        logits_NBCHW: floating point [N, B, C, H, W].
+        weight: votes of the class with the largest sum of logits.
+
+    Returns:
+        Share of every class in the weight + N votes, float32 [B, C, H, W]. Where two classes have
+        the same share, ``argmax`` takes the one of lower index.
+
+    Raises:
+        ValueError: not five dimensions.
+    """
+    _check_logits(logits_NBCHW)
+    classes_C11 = torch.arange(logits_NBCHW.shape[2], device=logits_NBCHW.device)[:, None, None]
+    votes_BCHW = (logits_NBCHW.argmax(dim=2)[:, :, None] == classes_C11).sum(dim=0)
+    together_BHW = logits_NBCHW.float().sum(dim=0).argmax(dim=1)
+    weighted_BCHW = weight * (together_BHW[:, None] == classes_C11) + votes_BCHW
+    return weighted_BCHW / (weight + len(logits_NBCHW))
 
 
 def predict_once(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

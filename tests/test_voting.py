@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ignite_salak.voting import disagreement, vote
+from ignite_salak.voting import disagreement, vote, weighted_vote
 
 
 def logits_from(votes, num_classes=3):
@@ -17,6 +17,8 @@ def test_refuses_wrong_shapes():
         vote(torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4, 4\)"):
         disagreement(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4, 4\)"):
+        weighted_vote(torch.zeros(2, 3, 4, 4))
     logits = torch.zeros(2, 1, 3, 4, 4)
     with pytest.raises(ValueError, match=r"valid mask of torch.bool \(4, 4\)"):
         disagreement(logits, torch.ones(4, 4, dtype=torch.bool))
@@ -52,6 +54,32 @@ def test_vote_is_float32_and_sums_to_one(dtype):
 def test_vote_of_one_head_is_its_softmax():
     logits = torch.randn(1, 2, 3, 4, 4)
     torch.testing.assert_close(vote(logits), logits[0].softmax(dim=1))
+
+
+def test_weighted_vote_by_hand():
+    # Pixel 0: all heads say 2. Pixel 1: two heads prefer 1 by a little, one prefers 0 by much.
+    heads = torch.tensor(
+        [
+            [[0.0, 0.0], [0.0, 1.0], [3.0, 0.0]],
+            [[0.0, 0.0], [0.0, 1.0], [2.0, 0.0]],
+            [[0.0, 9.0], [0.0, 0.0], [1.0, 0.0]],
+        ]
+    ).view(3, 1, 3, 1, 2)
+    shares = weighted_vote(heads)
+    assert shares.dtype == torch.float32
+    torch.testing.assert_close(shares[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
+    torch.testing.assert_close(shares[0, :, 0, 1], torch.tensor([6.0, 2.0, 0.0]) / 8)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(1, 1, 2))
+    # With less weight the two heads win.
+    assert weighted_vote(heads, weight=0.5).argmax(dim=1).flatten().tolist() == [2, 1]
+
+
+def test_six_of_ten_heads_do_not_outvote_the_sum_but_eight_do():
+    for many, expected in ((6, 0), (7, 0), (8, 1)):
+        logits = torch.zeros(10, 1, 3, 1, 1)
+        logits[:many, 0, 1] = 1.0
+        logits[many:, 0, 0] = 9.0
+        assert weighted_vote(logits.bfloat16()).argmax(dim=1).item() == expected
 
 
 def test_disagreement_by_hand():

@@ -6,14 +6,12 @@ images, h and w those of the features at stride 4.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from ignite_salak.models.encoders import Encoder
+from ignite_salak.models.encoder import Encoder
+from ignite_salak.models.network import Network
 
 __all__ = ["DeepLabV3Plus"]
 
@@ -22,7 +20,7 @@ _MAX_HEADS = 10
 _ASPP_RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Network):
     """Encoder, atrous spatial pyramid pooling, decoder, and heads that can disagree.
 
     The network of Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic
@@ -58,17 +56,11 @@ class DeepLabV3Plus(nn.Module):
         head_channels: int | None = None,
         aspp_rates: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, num_classes)
         width = max(decoder_channels // 2, 1) if head_channels is None else head_channels
         rates = _ASPP_RATES[encoder.output_stride] if aspp_rates is None else aspp_rates
-        _check(num_classes, num_heads, decoder_channels, width, rates)
-        self.num_classes = num_classes
+        _check(num_heads, decoder_channels, width, rates)
         self.num_heads = num_heads
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        for name, values in (("mean", encoder.mean), ("std", encoder.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.encoder = encoder
         self.aspp = ASPP(encoder.high_channels, rates, decoder_channels)
         self.low_level = nn.Sequential(*_conv_bn_relu(encoder.low_channels, _LOW_LEVEL_CHANNELS, 1))
         self.fuse = nn.Sequential(
@@ -87,10 +79,9 @@ class DeepLabV3Plus(nn.Module):
         """Computes the logits of every head.
 
         Args:
-            images_B3HW: float [B, 3, H, W], RGB in [0, 1] and not normalised, of any size. The
-                range is the caller's duty: checking it would wait for the GPU. In training mode
-                B must be 2 or more, because the pyramid's pooled branch has BatchNorm over one
-                pixel per image.
+            images_B3HW: float [B, 3, H, W], RGB in [0, 1] and not normalised, of any size. In
+                training mode B must be 2 or more, because the pyramid's pooled branch has
+                BatchNorm over one pixel per image.
 
         Returns:
             float [N, B, C, H, W]; under autocast of its dtype.
@@ -98,45 +89,16 @@ class DeepLabV3Plus(nn.Module):
         Raises:
             ValueError: the images are not a batch of three channels, or are integers.
         """
-        if images_B3HW.ndim != 4 or images_B3HW.shape[1] != 3:
-            raise ValueError(f"images of shape {tuple(images_B3HW.shape)}, expected [B, 3, H, W]")
-        if not images_B3HW.is_floating_point():
-            raise ValueError(f"images of {images_B3HW.dtype}, expected floating point in [0, 1]")
-        low, high = self.encoder((images_B3HW - self.mean) / self.std)
-        context_BDhw = _resize(self.aspp(high), low.shape[-2:])
+        low, high = self.encoder(self.normalise(images_B3HW))
+        context_BDhw = self.resize(self.aspp(high), low.shape[-2:])
         fused_BDhw = self.fuse(torch.cat([context_BDhw, self.low_level(low)], dim=1))
         logits_NBChw = torch.stack([head(fused_BDhw) for head in self.heads])
-        return _resize(logits_NBChw.flatten(0, 1), images_B3HW.shape[-2:]).unflatten(
+        return self.resize(logits_NBChw.flatten(0, 1), images_B3HW.shape[-2:]).unflatten(
             0, logits_NBChw.shape[:2]
         )
 
-    def parameter_groups(self, lr: float, decoder_multiplier: float = 10.0) -> list[dict[str, Any]]:
-        """Returns two groups for an optimizer; every parameter is in exactly one.
 
-        Args:
-            lr: learning rate of the group ``encoder``.
-            decoder_multiplier: the group ``decoder``, all the rest, learns at this times ``lr``.
-
-        Raises:
-            ValueError: a number is not positive.
-        """
-        for name, value in (("learning rate", lr), ("decoder multiplier", decoder_multiplier)):
-            if not value > 0:
-                raise ValueError(f"{name} {value} is not positive")
-        encoder = list(self.encoder.parameters())
-        known = {id(parameter) for parameter in encoder}
-        decoder = [parameter for parameter in self.parameters() if id(parameter) not in known]
-        return [
-            {"name": "encoder", "params": encoder, "lr": lr},
-            {"name": "decoder", "params": decoder, "lr": lr * decoder_multiplier},
-        ]
-
-
-def _check(
-    num_classes: int, num_heads: int, decoder_channels: int, width: int, rates: tuple[int, ...]
-) -> None:
-    if num_classes < 2:
-        raise ValueError(f"number of classes {num_classes}: 2 or more are needed")
+def _check(num_heads: int, decoder_channels: int, width: int, rates: tuple[int, ...]) -> None:
     if not 1 <= num_heads <= _MAX_HEADS:
         raise ValueError(f"number of heads {num_heads} is not between 1 and {_MAX_HEADS}")
     for name, value in (("decoder", decoder_channels), ("head", width)):
@@ -149,7 +111,3 @@ def _check(
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-
-
-def _resize(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return interpolate(features, size=size, mode="bilinear", align_corners=False)

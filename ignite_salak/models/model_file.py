@@ -12,10 +12,14 @@ from torch import nn
 
 from ignite_salak.classes import ClassMap
 from ignite_salak.files import read_tensors, write_whole
+from ignite_salak.models.deeplabv2 import DeepLabV2
 from ignite_salak.models.deeplabv3plus import DeepLabV3Plus
 from ignite_salak.models.encoders import build_encoder
 
-__all__ = ["ModelSpec", "SavedModel", "load_model", "save_model"]
+__all__ = ["ARCHITECTURES", "ModelSpec", "SavedModel", "load_model", "save_model"]
+
+ARCHITECTURES = ("deeplabv3plus", "deeplabv2")
+"""Networks that ``ModelSpec`` knows."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,13 @@ class ModelSpec:
     Attributes:
         num_classes: classes, the background included.
         backbone: name for ``build_encoder``.
-        num_heads: voting heads.
+        num_heads: voting heads; one in "deeplabv2".
         output_stride: stride of the encoder's last features, 8 or 16.
-        decoder_channels: width of ASPP and decoder.
+        decoder_channels: width of ASPP and decoder, of which "deeplabv2" has none.
+        architecture: one of ``ARCHITECTURES``.
+
+    Raises:
+        ValueError: the architecture is unknown, or cannot have so many heads.
     """
 
     num_classes: int
@@ -35,15 +43,32 @@ class ModelSpec:
     num_heads: int = 3
     output_stride: int = 16
     decoder_channels: int = 256
+    architecture: str = "deeplabv3plus"
 
-    def build(self, *, pretrained: bool = False, weights_file: Path | None = None) -> DeepLabV3Plus:
-        """Builds the network; see ``build_encoder`` for the encoder's weights and the errors."""
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"unknown architecture {self.architecture!r}; possible are "
+                f"{', '.join(ARCHITECTURES)}"
+            )
+        if self.architecture == "deeplabv2" and self.num_heads != 1:
+            raise ValueError(f"number of heads {self.num_heads}: deeplabv2 has one")
+
+    def build(self, *, pretrained: bool = False, weights_file: Path | None = None) -> Any:
+        """Builds the network; see ``build_encoder`` for the encoder's weights and the errors.
+
+        Returns:
+            A module that gives logits [N, B, C, H, W] for images [B, 3, H, W] in 0-1, and has
+            ``parameter_groups``.
+        """
         encoder = build_encoder(
             self.backbone,
             output_stride=self.output_stride,
             pretrained=pretrained,
             weights_file=weights_file,
         )
+        if self.architecture == "deeplabv2":
+            return DeepLabV2(encoder, self.num_classes)
         return DeepLabV3Plus(
             encoder,
             self.num_classes,
@@ -111,6 +136,6 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> SavedModel:
         model.load_state_dict(content["weights"])
         classes = ClassMap.from_dict(content["classes"])
         return SavedModel(model, spec, classes, dict(content["facts"]))
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is no model file of ignite_salak: {reason}") from error

@@ -119,6 +119,21 @@ def test_no_panels_unless_asked_for_or_where_a_pool_is_empty(plantation):
     assert data.panel_unlabeled is None
 
 
+def test_no_unlabelled_patch_is_read_where_none_is_wanted(plantation, caplog):
+    for folder in ("salak-1-3", "salak-1-4"):
+        for path in (plantation.root / folder / "images").iterdir():
+            path.write_bytes(b"")
+    where, run = DataOptions(data_root=plantation.root), RunOptions(num_workers=0)
+    options = {"batch_size": 4, "device": CPU, "panels": 2}
+    data = load_data(where, run, unlabeled=False, **options)
+    both = load_data(where, run, **options)
+    assert set(data.stream.pools) == {"labeled"}
+    assert data.panel_unlabeled is None
+    assert len(data.split.unlabeled) == len(both.split.unlabeled) > 0
+    assert next(iter(data.stream))["labeled"]["image"].shape == (4, 3, 32, 32)
+    assert "supervised only" not in caplog.text
+
+
 def test_a_negative_number_of_panels_is_refused(shared_plantation):
     with pytest.raises(ValueError, match="--panels -1 is negative"):
         load_panels(shared_plantation, -1)

@@ -44,3 +44,41 @@ def test_what_is_no_model_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="no model file") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_deeplabv2_round_trip(tmp_path):
+    path = tmp_path / "model.pth"
+    spec = ModelSpec(2, "resnet18", num_heads=1, output_stride=8, architecture="deeplabv2")
+    model = spec.build().eval()
+    save_model(path, model, spec, CLASSES, {})
+    saved = load_model(path)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(saved.model(images), model(images))
+    assert saved.spec == spec
+    assert type(saved.model).__name__ == "DeepLabV2"
+
+
+def change_spec(path, change):
+    content = torch.load(path, weights_only=True)
+    change(content["spec"])
+    torch.save(content, path)
+
+
+def test_a_file_of_before_there_was_a_choice_is_a_deeplabv3plus(tmp_path):
+    path = tmp_path / "model.pth"
+    save_model(path, SPEC.build(), SPEC, CLASSES, {})
+    change_spec(path, lambda spec: spec.pop("architecture"))
+    assert load_model(path).spec == SPEC
+    assert type(load_model(path).model).__name__ == "DeepLabV3Plus"
+
+
+def test_an_unknown_architecture_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"'segformer'; possible are deeplabv3plus, deeplabv2"):
+        ModelSpec(2, architecture="segformer")
+    with pytest.raises(ValueError, match="number of heads 3: deeplabv2 has one"):
+        ModelSpec(2, num_heads=3, architecture="deeplabv2")
+    path = tmp_path / "model.pth"
+    save_model(path, SPEC.build(), SPEC, CLASSES, {})
+    change_spec(path, lambda spec: spec.update(architecture="segformer"))
+    with pytest.raises(ValueError, match=r"model\.pth .*'segformer'"):
+        load_model(path)

@@ -1,0 +1,210 @@
+"""V4: the averaged model teaches on weak views, the student learns on strong ones.
+
+    python -m experiments.train_v4 --data-root DATA
+
+Network and supervised losses are V3's; what differs is whose votes are trusted, and on what they
+are learnt. Which parts pay is in experiments/RESULTS.md; ``main`` is the composition.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from experiments.console import parse, prepare, run_script
+from experiments.data import RunData, load_data
+from experiments.launch import parallel
+from experiments.memory import print_learning_rate_hint
+from experiments.options import (
+    AugmentationOptions,
+    DataOptions,
+    LossOptions,
+    ModelOptions,
+    MonitorOptions,
+    RunOptions,
+    ScheduleOptions,
+)
+from experiments.training import Recipe, build_model, train
+from ignite_salak.augment import ClassConfidence, RandomColors
+from ignite_salak.data.balance import clipped_weights
+from ignite_salak.data.loaders import RareClasses
+from ignite_salak.handlers import EMAUpdater
+from ignite_salak.losses import CombinedLoss
+from ignite_salak.steps import MeanTeacherStep
+from ignite_salak.steps.device import resolve_precision
+from ignite_salak.steps.strong_views import StrongViews
+from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
+
+
+@dataclass
+class TeacherOptions:
+    """Pseudo-labels."""
+
+    st_loss_weight: float = 1.0
+    """Factor of the pseudo-labels' loss; 0 switches self-training off."""
+    st_ramp_iters: int = 500
+    """Iterations over which that factor grows."""
+    quantile_thresholds: bool = True
+    """Thresholds that keep the same share of every class; otherwise --confidence-threshold."""
+    confidence_threshold: float = 0.9
+    """Threshold of all classes without --quantile-thresholds, and where these start."""
+    keep_share: tuple[float, float] = (0.5, 0.8)
+    """Share of the pixels predicted as a class that is kept, at the start and at the end."""
+    threshold_bounds: tuple[float, float] = (0.5, 0.95)
+    """Smallest and largest quantile threshold."""
+    threshold_decay: float = 0.999
+    """Decay of the average over batches that quantile thresholds follow."""
+    doubt_weights: bool = False
+    """Weigh pseudo-labels less where the teacher's heads disagree."""
+
+    def thresholds(
+        self, classes: int, steps: int, device: torch.device
+    ) -> FixedThresholds | QuantileThresholds:
+        """Returns the thresholds of a run of so many steps."""
+        if not self.quantile_thresholds:
+            return FixedThresholds([self.confidence_threshold] * classes, device)
+        return QuantileThresholds(
+            classes,
+            shares=self.keep_share,
+            ramp=steps,
+            decay=self.threshold_decay,
+            start=self.confidence_threshold,
+            bounds=self.threshold_bounds,
+            device=device,
+        )
+
+
+@dataclass
+class StrongOptions:
+    """Strong views."""
+
+    colors: bool = True
+    """Random colours, grey and blur."""
+    hue: float = 0.25
+    """Largest shift of the hue, in turns."""
+    cutmix: float = 0.5
+    """Share of the unlabelled patches that get a box of another one."""
+    paste: bool = True
+    """Paste half of the classes of a labelled patch into every unlabelled one, rare ones first."""
+
+    def color_views(self) -> RandomColors | None:
+        """Returns the random colours."""
+        return RandomColors(hue=self.hue) if self.colors else None
+
+
+@dataclass
+class BalanceOptions:
+    """Rare classes."""
+
+    class_weighting: Literal["none", "clipped", "balanced"] = "clipped"
+    """Class weights of the labelled losses: clipped is 1 / sqrt(share), at most 4."""
+    logit_adjustment: float = 0.0
+    """Adds this times the logarithm of the classes' shares to the labelled logits."""
+    rare_sampling: bool = False
+    """Draw half of every labelled batch by class, rare ones more often."""
+
+    def of_loss(self, data: RunData) -> dict[str, Tensor | None]:
+        """Returns class weights and logit adjustment of the labelled losses."""
+        pixels = data.labeled_pixels.sum(axis=0)
+        weights: Tensor | None = None
+        if self.class_weighting == "clipped":
+            weights = torch.tensor(clipped_weights(pixels), dtype=torch.float32)
+        elif self.class_weighting == "balanced":
+            weights = data.class_weights
+        if self.logit_adjustment == 0:
+            return {"class_weights": weights}
+        shares = torch.tensor((pixels + 1) / (pixels + 1).sum(), dtype=torch.float32)
+        return {"class_weights": weights, "log_prior": self.logit_adjustment * shares.log()}
+
+
+@dataclass
+class Options:
+    """Trains V4 on a folder of patches, few of them with masks.
+
+    --config FILE takes the options of an earlier run's config.json, and later flags win; --debug
+    shows the traceback of an error.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    strong: StrongOptions = field(default_factory=StrongOptions)
+    balance: BalanceOptions = field(default_factory=BalanceOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    schedule: ScheduleOptions = field(default_factory=lambda: ScheduleOptions(ema_decay=0.996))
+    run: RunOptions = field(
+        default_factory=lambda: RunOptions(checkpoint_dir=Path("checkpoints_v4"))
+    )
+    monitors: MonitorOptions = field(default_factory=MonitorOptions)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains, from options to final files."""
+    options = parse(Options, arguments)
+    run, schedule, teacher = options.run, options.schedule, options.teacher
+    device = prepare(run)
+    precision = resolve_precision(run.precision, device)
+    print_learning_rate_hint(schedule)
+
+    # Data
+    panels = options.monitors.panels
+    data = load_data(
+        options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
+    )
+    count = data.classes.num_classes
+    if options.balance.rare_sampling:
+        patch = int(data.labeled_pixels.sum(axis=1).max())  # pixels
+        data.stream.rare = RareClasses(data.labeled_pixels, least=max(1, patch // 256))
+
+    # Student and teacher
+    spec = options.model.spec(count)
+    model = build_model(spec, options.model, run, device)
+    ema = EMAUpdater(model, schedule.ema_decay)
+    optimizer = schedule.build_optimizer(
+        model.parameter_groups(schedule.learning_rate, schedule.decoder_lr_factor)
+    )
+
+    # Losses, thresholds, views, step
+    loss = CombinedLoss(options.loss.weights(), **options.balance.of_loss(data)).to(device)
+    thresholds = teacher.thresholds(count, schedule.num_steps, device)
+    paste = ClassConfidence(count, device=device) if options.strong.paste else None
+    step = MeanTeacherStep(
+        parallel(model, device),
+        ema.model,
+        optimizer,
+        loss,
+        thresholds=thresholds,
+        views=options.augmentation.views(options.data.input_size, run.seed),
+        strong=StrongViews(run.seed, options.strong.color_views(), options.strong.cutmix, paste),
+        weight=teacher.st_loss_weight,
+        ramp=teacher.st_ramp_iters,
+        doubt=teacher.doubt_weights,
+        accumulation=schedule.grad_accumulation,
+        device=device,
+        precision=precision,
+    )
+
+    # Engines, handlers, run
+    recipe = Recipe(
+        "Training V4",
+        spec,
+        model,
+        ema,
+        optimizer,
+        step,
+        labeler=ema.model if step.weight > 0 else None,
+        thresholds=thresholds.values,
+        state={"thresholds": thresholds} | ({} if paste is None else {"class_confidence": paste}),
+    )
+    train(options, data, device, precision, recipe)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, None))

@@ -1,0 +1,83 @@
+"""Learning from labelled patches alone: the bound that self-training has to beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ignite_salak.events import TrainingEvents
+from ignite_salak.losses import CombinedLoss
+from ignite_salak.steps.descent import descend, divide
+from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.views import Views
+
+__all__ = ["SupervisedStep"]
+
+
+class SupervisedStep:
+    """One optimisation step on labelled patches.
+
+    It computes what ``SelfTrainingStep`` of weight 0 computes, bit for bit, and looks at no
+    unlabelled patch.
+
+    Args:
+        model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1; where there are
+            several ranks, in ``DistributedDataParallel``.
+        optimizer: of the model's parameters.
+        loss: for the labels.
+        views: the random views.
+        accumulation: parts into which a batch is cut, one forward and backward pass each.
+        device: where the model is.
+        precision: "fp32" or "bf16".
+
+    Where there are several ranks, each is called with its part of the batch, and what the step
+    returns is about the whole of it: detached 0-d tensors, "loss" and its parts ("ce", "dice",
+    "focal").
+
+    Raises:
+        ValueError: ``accumulation`` is not at least 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss: CombinedLoss,
+        *,
+        views: Views,
+        accumulation: int = 1,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        if accumulation < 1:
+            raise ValueError(f"--grad-accumulation {accumulation} is not at least 1")
+        self.model = model
+        self.optimizer = optimizer
+        self.loss = loss
+        self.views = views
+        self.accumulation = accumulation
+        self.device = device
+        self.precision = precision
+
+    def __call__(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Trains on the labelled patches of a batch of ``data.loaders.TrainingStream``."""
+        images = image_to_device(batch["labeled"]["image"], self.device)
+        target = batch["labeled"]["mask"].to(self.device, non_blocking=True).long()
+        geometry = self.views.draw(images, engine.state.iteration, "labeled")
+        view = [geometry.warp_image(images), geometry.warp_labels(target)]
+        engine.fire_event(TrainingEvents.VIEWS_READY)
+        parts = divide(view, self.accumulation)
+        return descend(engine, self.model, self.optimizer, parts, self._losses)
+
+    def _losses(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """One forward pass over images [B, 3, S, S] and targets [B, S, S]."""
+        self.model.train()
+        with autocast(self.device, self.precision):
+            logits = self.model(images.contiguous(memory_format=torch.channels_last))
+        parts = self.loss(logits, target)
+        loss = parts.pop("total")
+        return {"loss": loss, **parts}

@@ -1,0 +1,93 @@
+"""V4 through its command line, on the plantation."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from experiments.console import run_script
+from experiments.train_v4 import main
+
+FOREIGN = ("--st-start-iter", "--no-use-classwise-threshold")
+
+
+@pytest.fixture
+def run(shared_plantation, tmp_path, tiny_flags):
+    """Returns a function that runs the script into a folder of tmp_path."""
+
+    def start(name, *flags):
+        kept = [flag for flag in tiny_flags if not flag.startswith(FOREIGN)]
+        folder = tmp_path / name
+        where = [f"--data-root={shared_plantation.root}", f"--checkpoint-dir={folder}"]
+        return run_script(main, [*kept, *where, *flags]), folder
+
+    return start
+
+
+def history(folder):
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_trains_and_losses_fall(run):
+    flags = ("--num-steps=40", "--eval-every=40", "--log-every=10", "--st-ramp-iters=30")
+    bounds = ("--threshold-bounds", "0.2", "0.95")
+    status, folder = run("run", *flags, "--batch-size=4", "--save-pred-every=40", *bounds)
+    assert status == 0
+    rows = history(folder)
+    losses = [float(row["ce"]) for row in rows]
+    assert losses[-1] < 0.9 * losses[0]
+    assert float(rows[-1]["st_px"]) > 0
+    assert 0 < float(rows[0]["st_weight"]) < float(rows[-1]["st_weight"]) == 1.0
+    saved = torch.load(folder / "best_model_ema.pth")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert saved["facts"]["thresholds"] != config["thresholds"]  # they moved
+    assert (folder / "panels" / "unlabeled_000040.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--no-quantile-thresholds", "--no-colors", "--cutmix=0", "--no-paste"),
+        ("--rare-sampling", "--logit-adjustment=0.5", "--class-weighting=none", "--doubt-weights"),
+    ],
+    ids=["default", "off", "others"],
+)
+def test_resume_is_exact(run, flags):
+    status, whole = run("whole", "--num-steps=6", *flags)
+    assert status == 0
+    latest = whole / "checkpoint_4.pth"
+    status, again = run("again", "--num-steps=6", f"--restore-from={latest}", *flags)
+    assert status == 0
+    first, second = (torch.load(folder / "final_model.pth")["weights"] for folder in (whole, again))
+    assert all(torch.equal(second[name], value) for name, value in first.items())
+    first, second = (
+        torch.load(folder / "latest_checkpoint.pth")["thresholds"] for folder in (whole, again)
+    )
+    assert all(torch.equal(second[name], value) for name, value in first.items())
+
+
+def test_without_self_training_nothing_unlabelled_is_drawn(run):
+    status, folder = run("off", "--st-loss-weight=0")
+    assert status == 0
+    assert {row["st"] for row in history(folder) if row.get("st")} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hue=0.7"], "hue 0.7 is not between 0 and 0.5"),
+        (["--cutmix=1.5"], "1.5"),
+        (["--confidence-threshold=1.2"], "1.2"),
+        (["--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
+        (["--st-loss-weight=-1"], "--st-loss-weight -1"),
+    ],
+)
+def test_wrong_flags_cost_one_line(run, capsys, flags, message):
+    status, _ = run("wrong", *flags)
+    assert status == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(error) == 1
+    assert message in error[0]

@@ -1,0 +1,204 @@
+"""V4's step on a network small enough to follow."""
+
+import copy
+import math
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import nn
+
+from ignite_salak.augment import ClassConfidence, RandomColors, RandomGeometry
+from ignite_salak.engines import create_trainer
+from ignite_salak.events import TrainingEvents
+from ignite_salak.handlers import EMAUpdater
+from ignite_salak.losses import CombinedLoss
+from ignite_salak.steps import MeanTeacherStep
+from ignite_salak.steps.mean_teacher import ramp_up
+from ignite_salak.steps.strong_views import StrongViews
+from ignite_salak.steps.views import Views
+from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
+from ignite_salak.voting import vote
+
+CLASSES = 3
+
+
+class ColorNet(nn.Module):
+    """Two heads, each a 1 x 1 convolution; remembers what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm2d(3)
+        self.heads = nn.ModuleList(nn.Conv2d(3, CLASSES, 1) for _ in range(2))
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, images.detach().clone()))
+        return torch.stack([head(self.norm(images)) for head in self.heads])
+
+
+def make_batch(seed=0, count=4, side=32):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(1, 256, (2, count, 3, side, side), generator=generator)
+    mask = torch.randint(0, CLASSES, (count, side, side), generator=generator)
+    images, mask = images.to(torch.uint8), mask.to(torch.uint8)
+    return {"labeled": {"image": images[0], "mask": mask}, "unlabeled": {"image": images[1]}}
+
+
+def make_step(threshold=0.0, strong=None, lr=0.1, **options):
+    model = ColorNet()
+    ema = EMAUpdater(model, 0.9)
+    thresholds = options.pop("thresholds", None) or FixedThresholds([threshold] * CLASSES)
+    step = MeanTeacherStep(
+        model,
+        ema.model,
+        torch.optim.SGD(model.parameters(), lr=lr),
+        CombinedLoss({"ce": 1.0, "dice": 1.0}),
+        thresholds=thresholds,
+        views=Views(RandomGeometry(True, (1.0, 1.0)), (32, 32), seed=0),
+        strong=strong or StrongViews(0, box_probability=0.0),
+        **options,
+    )
+    return step, ema
+
+
+def run(step, ema, batches, fired=None):
+    trainer = create_trainer(step, seed=0)
+    ema.attach(trainer)
+    outputs = []
+    for event in TrainingEvents if fired is not None else ():
+        trainer.add_event_handler(event, lambda name: fired.append(name.name), event)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: outputs.append(dict(engine.state.output))
+    )
+    trainer.run(batches, max_epochs=1)
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"), [({"weight": -1}, "--st-loss-weight"), ({"accumulation": 0}, "--grad")]
+)
+def test_bad_numbers_are_refused(options, flag):
+    with pytest.raises(ValueError, match=flag):
+        make_step(**options)
+
+
+def test_the_ramp_rises_to_one():
+    assert ramp_up(1, 0) == 1.0
+    assert ramp_up(100, 100) == ramp_up(300, 100) == 1.0
+    assert ramp_up(50, 100) == pytest.approx(math.exp(-1.25))
+    values = [ramp_up(i, 100) for i in range(1, 101)]
+    assert values == sorted(values)
+    assert values[0] < 0.01
+
+
+def test_outputs_events_and_that_all_is_detached():
+    fired = []
+    step, ema = make_step()
+    [output] = run(step, ema, [make_batch()], fired)
+    output.pop("ema_decay")
+    assert set(output) == {
+        *("loss", "ce", "dice", "st", "st_weight"),
+        *("st_px", "st_share", "st_px_per_class", "disagreement"),
+    }
+    assert not any(value.requires_grad for value in output.values())
+    assert fired == [
+        *("PSEUDO_LABELED", "VIEWS_READY", "LOSS_COMPUTED"),
+        *("BACKWARD_COMPLETED", "OPTIMIZER_STEPPED"),
+    ]
+
+
+def test_the_teacher_votes_on_the_weak_view_and_the_student_learns_the_strong_one():
+    step, ema = make_step(strong=StrongViews(0, RandomColors(), box_probability=0.0))
+    with torch.no_grad():  # a teacher that says class 1 everywhere, unlike the student
+        for head in ema.model.heads:
+            head.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    seen = {}
+    engine_step = step._losses
+
+    def spy(images, targets, weights, factor):
+        seen.update(images=images, targets=targets)
+        return engine_step(images, targets, weights, factor)
+
+    step._losses = spy
+    batch = make_batch()
+    run(step, ema, [batch])
+    [(voting, weak)] = ema.model.seen
+    assert not voting
+    plain = batch["unlabeled"]["image"].float() / 255
+    same = (weak == plain).flatten(1).all(1) | (weak == plain.flip(-1)).flatten(1).all(1)
+    assert same.all()  # the weak view is the patch, mirrored or not
+    assert (seen["targets"][:, 1] == 1).all()
+    assert not torch.allclose(seen["images"][:, 1], weak, atol=0.01)
+    [(training, views)] = step.model.seen
+    assert training
+    assert torch.equal(views[1::2], seen["images"][:, 1])
+
+
+def test_the_loss_is_half_the_sum_and_divided_by_all_valid_pixels():
+    everything, _ = run(*make_step(0.0, weight=2.0), [make_batch()] * 2)
+    expected = 0.5 * (everything["ce"] + everything["dice"] + 2.0 * everything["st"])
+    assert everything["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    # A threshold that few pixels reach makes the term small, not the same on fewer pixels.
+    step, ema = make_step()
+    weak = make_batch()["unlabeled"]["image"].float() / 255
+    confidence = vote(ema.model(weak)).max(dim=1).values
+    threshold = confidence[confidence < 1].quantile(0.9).item()
+    [few] = run(*make_step(threshold), [make_batch()])
+    assert 0 < few["st_share"] < 0.3
+    assert few["st"] < 0.5 * everything["st"]
+
+
+def test_weight_0_reads_no_unlabelled_patch():
+    step, ema = make_step(weight=0.0)
+    outputs = run(step, ema, [{"labeled": make_batch()["labeled"]}])
+    assert outputs[0]["st_px"] == 0
+    assert not ema.model.seen
+    assert outputs[0]["loss"].item() == pytest.approx(
+        (outputs[0]["ce"] + outputs[0]["dice"]).item(), rel=1e-6
+    )
+
+
+def test_adaptive_thresholds_and_paste_see_every_batch():
+    thresholds = QuantileThresholds(CLASSES, ramp=10, decay=0.5, start=0.9, bounds=(0.1, 0.95))
+    paste = ClassConfidence(CLASSES)
+    step, ema = make_step(thresholds=thresholds, strong=StrongViews(0, None, 0.5, paste))
+    before = thresholds.values.clone()
+    run(step, ema, [make_batch(seed) for seed in range(4)])
+    assert (thresholds.values < before).any()
+    assert paste.updates.tolist() == [4, 4, 4]
+
+
+def test_doubt_makes_the_term_smaller():
+    sure, _ = make_step(), None
+    plain = run(*sure, [make_batch()])[0]["st"]
+    doubted = run(*make_step(doubt=True), [make_batch()])[0]["st"]
+    assert 0 < doubted < plain
+
+
+def test_the_teacher_is_only_read():
+    step, ema = make_step(lr=0.0)
+    before = copy.deepcopy(ema.model.state_dict())
+    step.pseudo_label(make_batch()["unlabeled"]["image"].float() / 255, 1)
+    for name, value in ema.model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert not value.requires_grad
+
+
+def test_it_learns():
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(1, 256, (2, 4, 3, 16, 16), generator=generator)
+    images = images.repeat_interleave(2, -1).repeat_interleave(2, -2).to(torch.uint8)
+    batch = {
+        "labeled": {"image": images[0], "mask": images[0].argmax(1).to(torch.uint8)},
+        "unlabeled": {"image": images[1]},
+    }
+    step, ema = make_step(0.6, lr=1.0, ramp=20)
+    outputs = run(step, ema, [batch] * 80)
+    assert outputs[-1]["ce"] < 0.5 * outputs[0]["ce"]
+    pseudo, _, _ = step.pseudo_label(images[1].float() / 255, 80)
+    kept = pseudo.labels != 255
+    assert kept.float().mean() > 0.3
+    truth = images[1].argmax(1)
+    assert (pseudo.labels == truth)[kept].float().mean() > 0.9
