@@ -102,25 +102,27 @@ class StrongOptions:
 class BalanceOptions:
     """Rare classes."""
 
-    class_weighting: Literal["none", "clipped", "balanced"] = "clipped"
-    """Class weights of the labelled losses: clipped is 1 / sqrt(share), at most 4."""
+    class_weighting: Literal["clipped", "balanced"] = "clipped"
+    """What --use-class-weights means: 1 / sqrt(share), at most 4, or V3's 1 / share."""
     logit_adjustment: float = 0.0
     """Adds this times the logarithm of the classes' shares to the labelled logits."""
     rare_sampling: bool = False
     """Draw half of every labelled batch by class, rare ones more often."""
 
-    def of_loss(self, data: RunData) -> dict[str, Tensor | None]:
-        """Returns class weights and logit adjustment of the labelled losses."""
-        pixels = data.labeled_pixels.sum(axis=0)
-        weights: Tensor | None = None
-        if self.class_weighting == "clipped":
-            weights = torch.tensor(clipped_weights(pixels), dtype=torch.float32)
-        elif self.class_weighting == "balanced":
-            weights = data.class_weights
+    def log_prior(self, data: RunData) -> Tensor | None:
+        """Returns what is added to the labelled logits, float32 [C]."""
         if self.logit_adjustment == 0:
-            return {"class_weights": weights}
-        shares = torch.tensor((pixels + 1) / (pixels + 1).sum(), dtype=torch.float32)
-        return {"class_weights": weights, "log_prior": self.logit_adjustment * shares.log()}
+            return None
+        pixels = data.labeled_pixels.sum(axis=0) + 1  # of an absent class, one
+        shares = torch.tensor(pixels / pixels.sum(), dtype=torch.float32)
+        return self.logit_adjustment * shares.log()
+
+    def class_weights(self, data: RunData) -> Tensor:
+        """Returns the class weights of the labelled losses, float32 [C]."""
+        if self.class_weighting == "balanced":
+            return data.class_weights
+        pixels = data.labeled_pixels.sum(axis=0)
+        return torch.tensor(clipped_weights(pixels), dtype=torch.float32)
 
 
 @dataclass
@@ -172,7 +174,9 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     # Losses, thresholds, views, step
-    loss = CombinedLoss(options.loss.weights(), **options.balance.of_loss(data)).to(device)
+    weights = options.balance.class_weights(data) if options.loss.use_class_weights else None
+    prior = options.balance.log_prior(data)
+    loss = CombinedLoss(options.loss.weights(), weights, prior).to(device)
     thresholds = teacher.thresholds(count, schedule.num_steps, device)
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
     step = MeanTeacherStep(

@@ -51,7 +51,7 @@ def test_it_trains_and_losses_fall(run):
     [
         (),
         ("--no-quantile-thresholds", "--no-colors", "--cutmix=0", "--no-paste"),
-        ("--rare-sampling", "--logit-adjustment=0.5", "--class-weighting=none", "--doubt-weights"),
+        ("--rare-sampling", "--logit-adjustment=0.5", "--no-use-class-weights", "--doubt-weights"),
     ],
     ids=["default", "off", "others"],
 )

@@ -141,7 +141,7 @@ def test_the_loss_is_half_the_sum_and_divided_by_all_valid_pixels():
     expected = 0.5 * (everything["ce"] + everything["dice"] + 2.0 * everything["st"])
     assert everything["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
     # A threshold that few pixels reach makes the term small, not the same on fewer pixels.
-    step, ema = make_step()
+    _, ema = make_step()
     weak = make_batch()["unlabeled"]["image"].float() / 255
     confidence = vote(ema.model(weak)).max(dim=1).values
     threshold = confidence[confidence < 1].quantile(0.9).item()
