@@ -101,3 +101,26 @@ def test_prepared_options_say_what_is_used(tmp_path, monkeypatch):
     prepare(options)
     assert options.num_workers == 2
     assert options.threads == torch.get_num_threads() > 0
+
+
+def test_a_network_that_cannot_be_compiled_costs_one_line(capsys):
+    from torch._dynamo.exc import TorchRuntimeError
+
+    def main(arguments):
+        raise TorchRuntimeError("no compiler")
+
+    assert run_script(main, []) == 2
+    assert "--compile" in capsys.readouterr().err
+    with pytest.raises(TorchRuntimeError):
+        run_script(main, ["--debug"])
+
+
+def test_a_lost_process_is_told_apart_from_other_errors(capsys, monkeypatch):
+    def main(arguments):
+        raise RuntimeError("Connection reset by peer")
+
+    with pytest.raises(RuntimeError, match="Connection reset"):
+        run_script(main, [])  # alone, it is some other error
+    monkeypatch.setattr("experiments.launch.idist.get_world_size", lambda: 2)
+    assert run_script(main, []) == 3
+    assert "another process of the run died" in capsys.readouterr().err
