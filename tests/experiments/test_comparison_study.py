@@ -1,0 +1,176 @@
+"""What a study says, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.comparison_study import (
+    Setting,
+    budget,
+    by_flag,
+    check_equal_budgets,
+    differing,
+    read_study,
+)
+from tests.experiments.comparison import STUDY, write_study
+
+
+def recipes(**changed):
+    return {"recipes": {**STUDY["recipes"], **changed}}
+
+
+@pytest.fixture
+def study(tmp_path):
+    return read_study(write_study(tmp_path))
+
+
+def test_cells_come_seed_by_seed_the_upper_bound_last(study):
+    assert [cell.name for cell in study.cells()] == [
+        "supervised/four/seed_0",
+        "v3/four/seed_0",
+        "small/four/seed_0",
+        "supervised/eight/seed_0",
+        "v3/eight/seed_0",
+        "supervised/all/seed_0",
+        "supervised/four/seed_1",
+        "v3/four/seed_1",
+        "supervised/eight/seed_1",
+        "v3/eight/seed_1",
+        "supervised/all/seed_1",
+        "supervised/four/seed_2",
+        "supervised/eight/seed_2",
+        "supervised/all/seed_2",
+    ]
+    assert {cell.recipe.name for cell in study.cells(["v3"])} == {"v3"}
+    with pytest.raises(ValueError, match="--only v9: the study has supervised, v3, small"):
+        study.cells(["v9"])
+
+
+def test_without_an_upper_bound_every_list_is_compared(tmp_path):
+    study = read_study(write_study(tmp_path, {"upper_bound": None}))
+    assert study.compared_lists() == ("all", "four", "eight")
+
+
+def test_flags_are_grouped_by_name_and_a_recipes_own_win(study):
+    tokens = ["--a_b=1=2", "--no-c", "--d", "0.5", "-2"]
+    groups = {"a-b": ("--a-b", "1=2"), "c": ("--no-c",), "d": ("--d", "0.5", "-2")}
+    assert by_flag(tokens, "here") == groups
+    assert study.flags(study.recipes["v3"]) == {
+        "batch-size": ("--batch-size", "2"),
+        "ema-decay": ("--ema-decay", "0.5"),
+        "eval-every": ("--eval-every", "10"),
+        "num-steps": ("--num-steps", "20"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"comon": []}, "the study: 'comon' is none of common, recipes"),
+        ({"common": ["8"]}, "'8' belongs to no flag"),
+        ({"common": ["--batch-size", 8]}, "8 is no string"),
+        ({"common": ["--pretrained", "--no-pretrained"]}, "--pretrained is there twice"),
+        ({"common": ["--seed=1"]}, '"common" has --seed: the comparison sets it'),
+        (
+            recipes(v3={"script": "train_v3", "flags": ["--num-steps=9"]}),
+            "recipe 'v3' has --num-steps: it must be equal",
+        ),
+        (
+            recipes(v3={"script": "train_v3", "flags": ["--no-random-mirror"]}),
+            "recipe 'v3' has --random-mirror",
+        ),
+        (recipes(v3={"flags": []}), "recipe 'v3' lacks 'script'"),
+        (recipes(v3=7), "recipe 'v3' is 7, expected an object"),
+        (recipes(v3={"script": "train_v3", "seeds": []}), '"seeds"'),
+        (recipes(v3={"script": "train_v3", "seeds": [-1]}), '"seeds"'),
+        (recipes(v3={"script": "train_v3", "lists": ["all"]}), "'all' is none of four, eight"),
+        (recipes(**{"a/b": {"script": "train_v3"}}), "'a/b' is no name of a folder"),
+        ({"baseline": "v2"}, "\"baseline\": 'v2' is none of"),
+        ({"upper_bound": {"recipe": "v2", "list": "all"}}, "\"upper_bound\": 'v2' is none of"),
+        ({"upper_bound": {"recipe": "v3", "list": "two"}}, "'two' is none of all, four"),
+    ],
+)
+def test_refusals_say_where(tmp_path, changes, words):
+    path = write_study(tmp_path, changes)
+    with pytest.raises(ValueError) as caught:
+        read_study(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_no_study_and_no_json_and_twins(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_study(tmp_path / "none.json")
+    path = tmp_path / "study.json"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"study .*study\.json"):
+        read_study(path)
+    path.write_text('{"common": [], "common": []}', encoding="utf-8")
+    with pytest.raises(ValueError, match="'common' is there twice"):
+        read_study(path)
+
+
+def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
+    changes = recipes(
+        v3={"script": "train_v3", "flags": ["--no-such=1"]}, small={"script": "train_nothing"}
+    )
+    study = read_study(write_study(tmp_path, changes))
+    with pytest.raises(
+        ValueError, match=r"'v3': experiments\.train_v3 refuses its flags: .*--no-s"
+    ):
+        study.options(study.recipes["v3"])
+    with pytest.raises(ValueError, match=r"'small': there is no experiments/train_nothing\.py"):
+        study.options(study.recipes["small"])
+    assert study.options(study.recipes["supervised"]).schedule.num_steps == 20
+
+
+def test_budgets_that_differ_by_a_default_are_named(study):
+    first = budget(study.options(study.recipes["supervised"]))
+    assert first["num-steps"] == 20
+    assert first["random-scale-range"] == [0.75, 1.5]
+    check_equal_budgets({"a": first, "b": dict(first)})
+    with pytest.raises(ValueError, match="--num-steps is 20 for 'a' but 30 for 'b'"):
+        check_equal_budgets({"a": first, "b": {**first, "num-steps": 30}})
+
+
+def test_identity_is_what_the_result_depends_on(tmp_path, study):
+    cell = study.cells(["v3"])[0]
+    setting = Setting(study, tmp_path, tmp_path, tmp_path / "runs", 1)
+    identity = setting.identity(cell)
+    assert identity["labeled"] == ["4_a", "4_b"]
+    assert identity["flags"]["ema-decay"] == "--ema-decay 0.5"
+    assert json.loads(json.dumps(identity)) == identity
+    more = {"common": ["--no-tensorboard", "--num-workers=0", *STUDY["common"]]}
+    other = read_study(write_study(tmp_path, more))
+    same = Setting(other, tmp_path, tmp_path, tmp_path, 1).identity(cell)
+    assert differing(identity, same) == ""
+    changed = Setting(study, tmp_path, tmp_path, tmp_path, 2).identity(cell)
+    assert differing(identity, changed) == "threads 1 instead of 2"
+    flags = {name: text for name, text in identity["flags"].items() if name != "batch-size"}
+    wanted = {**identity, "flags": {**flags, "ema-decay": "--ema-decay 0.6"}}
+    assert differing(identity, wanted) == (
+        "--batch-size 2 instead of no --batch-size; --ema-decay 0.5 instead of --ema-decay 0.6"
+    )
+    (tmp_path / "4.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"4\.txt"):
+        setting.identity(cell)
+
+
+def test_the_command_line_of_a_cell(tmp_path, study):
+    cell = study.cells(["v3"])[0]
+    flags = Setting(study, Path("DATA"), Path("LISTS"), tmp_path, 3).flags(cell, Path("RUN"))
+    groups = by_flag(flags, "here")
+    assert groups["labeled-files"] == ("--labeled-files", str(Path("LISTS", "4.txt")))
+    assert groups["val-files"] == ("--val-files", str(Path("LISTS", "val.txt")))
+    assert groups["seed"] == ("--seed", "0")
+    assert groups["threads"] == ("--threads", "3")
+    assert groups["checkpoint-dir"] == ("--checkpoint-dir", "RUN")
+
+
+def test_the_study_of_the_results_page_can_be_read():
+    path = Path(__file__).parents[2] / "experiments" / "compare_dubai.json"
+    study = read_study(path)
+    assert study.compared_lists() == ("labeled_4", "labeled_8")
+    assert study.options(study.recipes["v3"]).schedule.num_steps == 1500
+    assert len(study.recipes["v4"].seeds) >= 3
