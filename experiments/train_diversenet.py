@@ -21,7 +21,7 @@ from typing import Literal
 from experiments.console import parse, prepare, run_script
 from experiments.data import load_data
 from experiments.launch import parallel
-from experiments.memory import print_learning_rate_hint
+from experiments.learning_rate import print_learning_rate_hint
 from experiments.options import (
     AugmentationOptions,
     DataOptions,

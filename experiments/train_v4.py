@@ -20,7 +20,7 @@ from torch import Tensor
 from experiments.console import parse, prepare, run_script
 from experiments.data import RunData, load_data
 from experiments.launch import parallel
-from experiments.memory import print_learning_rate_hint
+from experiments.learning_rate import print_learning_rate_hint
 from experiments.options import (
     AugmentationOptions,
     DataOptions,

@@ -24,6 +24,7 @@ from ignite_salak.ranks import rank_count, sum_over_ranks, unwrap, without_avera
 from ignite_salak.steps.counts import no_counts
 from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.views import Views
 from ignite_salak.voting import vote
 
@@ -157,7 +158,7 @@ class AdversarialStep:
     def __call__(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Trains both networks on one batch of ``data.loaders.TrainingStream``."""
         iteration = engine.state.iteration
-        pools = [self._labeled_view(batch["labeled"], iteration)]
+        pools = [labeled_view(batch["labeled"], self.views, iteration, self.device)]
         if iteration >= self.start_iteration and "unlabeled" in batch:
             pools.append(self._unlabeled_view(batch["unlabeled"], iteration))
         images, targets = (torch.stack(pool, dim=1) for pool in zip(*pools, strict=True))
@@ -174,12 +175,6 @@ class AdversarialStep:
             return {**found, **no_counts(self.num_classes, self.device)}
         return {**found, **_counts(seen), **self._train_discriminator(seen)}
 
-    def _labeled_view(self, labeled: dict[str, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
-        images = image_to_device(labeled["image"], self.device)
-        target = labeled["mask"].to(self.device, non_blocking=True).long()
-        geometry = self.views.draw(images, iteration, "labeled")
-        return geometry.warp_image(images), geometry.warp_labels(target)
-
     def _unlabeled_view(
         self, unlabeled: dict[str, Tensor], iteration: int
     ) -> tuple[Tensor, Tensor]:
@@ -193,10 +188,7 @@ class AdversarialStep:
         self, images: Tensor, targets: Tensor, threshold: float, seen: list[_Seen]
     ) -> dict[str, Tensor]:
         """One forward pass over images [B, P, 3, S, S] and targets [B, P, S, S]."""
-        self.model.train()
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.model(flat).unflatten(1, targets.shape[:2])
+        logits = forward_pools(self.model, images, self.device, self.precision)
         parts = self.loss(logits[:, :, 0], targets[:, 0])
         loss = parts.pop("total")
         if targets.shape[1] == 1:

@@ -43,6 +43,7 @@ from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo
 from ignite_salak.randomness import torch_generator
 from ignite_salak.ranks import unwrap
 from ignite_salak.steps.device import autocast
+from ignite_salak.steps.pools import forward_pools
 from ignite_salak.steps.self_training import SelfTrainingStep
 from ignite_salak.steps.views import Views
 from ignite_salak.voting import disagreement, weighted_vote
@@ -177,10 +178,7 @@ class DiverseHeadsStep(SelfTrainingStep):
 
     def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One forward pass over images [B, P, 3, S, S] of P pools and targets [B, P, S, S]."""
-        self.model.train()
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.model(flat).unflatten(1, targets.shape[:2])
+        logits = forward_pools(self.model, images, self.device, self.precision)
         parts = self.loss(logits[:, :, 0], targets[:, 0])
         loss = len(logits) * parts.pop("total")
         if targets.shape[1] == 1:

@@ -16,6 +16,7 @@ from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo
 from ignite_salak.steps.counts import no_counts, pseudo_label_counts
 from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.views import Views
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
@@ -114,7 +115,7 @@ class MeanTeacherStep:
             pseudo, weights, split = self.pseudo_label(weak, iteration)
             engine.state.pseudo_labels = pseudo
             engine.fire_event(TrainingEvents.PSEUDO_LABELED)
-        images, target = self._labeled(batch["labeled"], iteration)
+        images, target = labeled_view(batch["labeled"], self.views, iteration, self.device)
         counts = no_counts(len(self.thresholds.values), self.device)
         if pseudo is None:
             pools = [images[:, None], target[:, None], torch.ones_like(target[:, None]).float()]
@@ -158,20 +159,11 @@ class MeanTeacherStep:
             weights = torch.exp(-_doubt(logits, probabilities))
         return pseudo, weights, disagreement(logits, valid)
 
-    def _labeled(self, labeled: dict[str, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
-        images = image_to_device(labeled["image"], self.device)
-        target = labeled["mask"].to(self.device, non_blocking=True).long()
-        geometry = self.views.draw(images, iteration, "labeled")
-        return geometry.warp_image(images), geometry.warp_labels(target)
-
     def _losses(
         self, images: Tensor, targets: Tensor, weights: Tensor, factor: float
     ) -> dict[str, Tensor]:
         """One forward pass over [B, P, ...] of P pools."""
-        self.model.train()
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.model(flat).unflatten(1, targets.shape[:2])
+        logits = forward_pools(self.model, images, self.device, self.precision)
         parts = self.loss(logits[:, :, 0], targets[:, 0])
         supervised = parts.pop("total")
         if self.strong.paste is not None:

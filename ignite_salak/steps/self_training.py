@@ -17,6 +17,7 @@ from ignite_salak.ranks import unwrap
 from ignite_salak.steps.counts import no_counts, pseudo_label_counts
 from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.views import Views
 from ignite_salak.voting import disagreement, vote
 
@@ -99,12 +100,11 @@ class SelfTrainingStep:
             counts = pseudo_label_counts(pseudo, split)
             engine.state.pseudo_labels = pseudo
             engine.fire_event(TrainingEvents.PSEUDO_LABELED)
-        views = [self._view(*self._labeled(batch["labeled"]), iteration, "labeled")]
+        pools = [labeled_view(batch["labeled"], self.views, iteration, self.device)]
         if unlabeled is not None:
-            views.append(self._view(*unlabeled, iteration, "unlabeled"))
-        # Patch i of every pool lies beside patch i of the others, so that the parts of a batch,
-        # and those of several ranks, follow each other.
-        images, targets = (torch.stack(pools, dim=1) for pools in zip(*views, strict=True))
+            geometry = self.views.draw(unlabeled[0], iteration, "unlabeled")
+            pools.append((geometry.warp_image(unlabeled[0]), geometry.warp_labels(unlabeled[1])))
+        images, targets = (torch.stack(pool, dim=1) for pool in zip(*pools, strict=True))
         engine.fire_event(TrainingEvents.VIEWS_READY)
         parts = divide([images, targets], self.accumulation)
         losses = descend(engine, self.model, self.optimizer, parts, self._losses)
@@ -127,22 +127,9 @@ class SelfTrainingStep:
         pseudo = select_pseudo_labels(vote(logits), self.thresholds, valid)
         return pseudo, disagreement(logits, valid)
 
-    def _labeled(self, labeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        images = image_to_device(labeled["image"], self.device)
-        return images, labeled["mask"].to(self.device, non_blocking=True).long()
-
-    def _view(
-        self, images: Tensor, target: Tensor, iteration: int, pool: str
-    ) -> tuple[Tensor, Tensor]:
-        geometry = self.views.draw(images, iteration, pool)
-        return geometry.warp_image(images), geometry.warp_labels(target)
-
     def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One forward pass over images [B, P, 3, S, S] of P pools and targets [B, P, S, S]."""
-        self.model.train()
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.model(flat).unflatten(1, targets.shape[:2])
+        logits = forward_pools(self.model, images, self.device, self.precision)
         parts = self.loss(logits[:, :, 0], targets[:, 0])
         loss = parts.pop("total")
         if targets.shape[1] == 1:

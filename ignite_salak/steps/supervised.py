@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.steps.descent import descend, divide
-from ignite_salak.steps.device import autocast, image_to_device
+from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.views import Views
 
 __all__ = ["SupervisedStep"]
@@ -65,19 +65,15 @@ class SupervisedStep:
 
     def __call__(self, engine: Engine, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Trains on the labelled patches of a batch of ``data.loaders.TrainingStream``."""
-        images = image_to_device(batch["labeled"]["image"], self.device)
-        target = batch["labeled"]["mask"].to(self.device, non_blocking=True).long()
-        geometry = self.views.draw(images, engine.state.iteration, "labeled")
-        view = [geometry.warp_image(images), geometry.warp_labels(target)]
+        iteration = engine.state.iteration
+        view = labeled_view(batch["labeled"], self.views, iteration, self.device)
         engine.fire_event(TrainingEvents.VIEWS_READY)
-        parts = divide(view, self.accumulation)
+        parts = divide([tensor[:, None] for tensor in view], self.accumulation)
         return descend(engine, self.model, self.optimizer, parts, self._losses)
 
-    def _losses(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """One forward pass over images [B, 3, S, S] and targets [B, S, S]."""
-        self.model.train()
-        with autocast(self.device, self.precision):
-            logits = self.model(images.contiguous(memory_format=torch.channels_last))
-        parts = self.loss(logits, target)
+    def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One forward pass over images [B, 1, 3, S, S] and targets [B, 1, S, S]."""
+        logits = forward_pools(self.model, images, self.device, self.precision)
+        parts = self.loss(logits[:, :, 0], targets[:, 0])
         loss = parts.pop("total")
         return {"loss": loss, **parts}
