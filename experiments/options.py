@@ -95,6 +95,8 @@ class ModelOptions:
     """Use --num-heads heads; otherwise one."""
     decoder_channels: int = 256
     """Width of ASPP and decoder; smaller is faster."""
+    aspp_rates: tuple[int, ...] = ()
+    """Dilations of ASPP; 6 12 18 at stride 16 and twice that at 8 if not given."""
     pretrained: bool = True
     """Start from ImageNet weights."""
     encoder_weights: Path | None = None
@@ -108,6 +110,7 @@ class ModelOptions:
             self.num_heads if self.use_multi_head else 1,
             self.output_stride,
             self.decoder_channels,
+            aspp_rates=self.aspp_rates,
         )
 
 
@@ -176,6 +179,8 @@ class AugmentationOptions:
     """Largest side of the views in pixels; 1.5 times --scale-min if not given."""
     random_mirror: bool = True
     """Flip half of the patches left to right."""
+    random_turns: bool = False
+    """Turn every patch by 0, 90, 180 or 270 degrees."""
     random_scale: bool = True
     """Scale every patch by a random factor and crop it."""
     random_scale_range: tuple[float, float] = (0.75, 1.5)
@@ -202,7 +207,7 @@ class AugmentationOptions:
 
     def views(self, input_size: int | None, seed: int) -> Views:
         """Returns the random views of a run with this seed."""
-        geometry = RandomGeometry(self.random_mirror, self.scale_range())
+        geometry = RandomGeometry(self.random_mirror, self.scale_range(), self.random_turns)
         return Views(geometry, self.sizes(input_size), seed)
 
 

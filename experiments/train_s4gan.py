@@ -129,6 +129,7 @@ def main(arguments: Sequence[str]) -> None:
         num_heads=1,
         output_stride=options.model.output_stride,
         architecture="deeplabv2",
+        aspp_rates=options.model.aspp_rates,
     )
     model = build_model(spec, options.model, run, device)
     ema = EMAUpdater(model, schedule.ema_decay)

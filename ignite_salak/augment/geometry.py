@@ -128,7 +128,7 @@ def _view_to_patch(matrices: Tensor, size: int, height: int, width: int) -> Tens
 
 @dataclass(frozen=True)
 class RandomGeometry:
-    """Draws horizontal flips, random scales and random crops to a square view.
+    """Draws horizontal flips, quarter turns, random scales and random crops to a square view.
 
     A patch is first fitted to the view, then enlarged or shrunk by a random factor; of an enlarged
     patch a random window is seen, a shrunk one lies at a random place on an ignored border.
@@ -136,10 +136,12 @@ class RandomGeometry:
     Attributes:
         mirror: flip half of the patches left to right.
         scale_range: bounds of the random factor; (1, 1) switches it off.
+        turns: turn every patch by 0, 90, 180 or 270 degrees: a photo from straight above has no up.
     """
 
     mirror: bool = True
     scale_range: tuple[float, float] = (0.75, 1.5)
+    turns: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.scale_range
@@ -159,7 +161,9 @@ class RandomGeometry:
             generator: CPU generator; the draws of patch b do not depend on B.
         """
         low, high = self.scale_range
-        flip, spread, x, y = torch.rand(count, 4, generator=generator).unbind(1)
+        flip, spread, x, y, *turn = torch.rand(
+            count, 5 if self.turns else 4, generator=generator
+        ).unbind(1)
         factor = (low + (high - low) * spread) * size / max(height, width)
         shift_x = x * (size - factor * width)
         shift_y = y * (size - factor * height)
@@ -176,4 +180,20 @@ class RandomGeometry:
             ],
             dim=1,
         )
+        if self.turns:
+            matrices = _turn((4 * turn[0]).long(), size) @ _square(matrices)
         return Geometry(matrices, size)
+
+
+def _turn(quarters: Tensor, size: int) -> Tensor:
+    """Turns of a view of this size about its centre, float32 [B, 2, 3], from int64 [B]."""
+    cosine, sine = (torch.tensor([v, w, -v, -w])[quarters] for v, w in ((1.0, 0.0), (0.0, 1.0)))
+    linear = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
+    centre = torch.full((len(quarters), 2, 1), (size - 1) / 2)
+    return torch.cat([linear, centre - linear @ centre], dim=2)
+
+
+def _square(matrices: Tensor) -> Tensor:
+    """Appends the row 0 0 1 to matrices [B, 2, 3]."""
+    last = torch.tensor([0.0, 0.0, 1.0]).expand(len(matrices), 1, 3)
+    return torch.cat([matrices, last], dim=1)

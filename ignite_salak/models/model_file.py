@@ -33,6 +33,7 @@ class ModelSpec:
         output_stride: stride of the encoder's last features, 8 or 16.
         decoder_channels: width of ASPP and decoder, of which "deeplabv2" has none.
         architecture: one of ``ARCHITECTURES``.
+        aspp_rates: dilations of the pyramid; none for those that go with architecture and stride.
 
     Raises:
         ValueError: the architecture is unknown, or cannot have so many heads.
@@ -44,6 +45,7 @@ class ModelSpec:
     output_stride: int = 16
     decoder_channels: int = 256
     architecture: str = "deeplabv3plus"
+    aspp_rates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -67,13 +69,15 @@ class ModelSpec:
             pretrained=pretrained,
             weights_file=weights_file,
         )
+        rates = self.aspp_rates or None
         if self.architecture == "deeplabv2":
-            return DeepLabV2(encoder, self.num_classes)
+            return DeepLabV2(encoder, self.num_classes, aspp_rates=rates)
         return DeepLabV3Plus(
             encoder,
             self.num_classes,
             num_heads=self.num_heads,
             decoder_channels=self.decoder_channels,
+            aspp_rates=rates,
         )
 
 

@@ -54,10 +54,43 @@ def test_mirroring_is_exact_and_hits_half_of_the_patches():
     assert 70 < flipped < 130
 
 
+def test_quarter_turns_are_exact_and_equally_frequent():
+    images = torch.rand(400, 3, 16, 16, generator=generator())
+    labels = torch.randint(0, 7, (400, 16, 16), generator=generator())
+    drawing = RandomGeometry(mirror=False, scale_range=(1, 1), turns=True)
+    geometry = drawing.draw(400, 16, 16, 16, generator())
+    seen, seen_labels = geometry.warp_image(images), geometry.warp_labels(labels)
+    counts = [0, 0, 0, 0]
+    for before, after, mask, warped in zip(images, seen, labels, seen_labels, strict=True):
+        quarters = [k for k in range(4) if torch.allclose(before.rot90(k, (1, 2)), after)]
+        assert len(quarters) == 1
+        assert torch.equal(mask.rot90(quarters[0], (0, 1)), warped)
+        counts[quarters[0]] += 1
+    assert min(counts) > 70
+
+
+def test_turns_of_oblong_patches_keep_all_pixels():
+    images = torch.rand(64, 3, 16, 32, generator=generator())
+    drawing = RandomGeometry(mirror=False, scale_range=(1, 1), turns=True)
+    seen = drawing.draw(64, 16, 32, 32, generator()).warp_image(images)
+    torch.testing.assert_close(seen.sum(dim=(1, 2, 3)), images.sum(dim=(1, 2, 3)))
+    rows = (seen.sum(dim=1) > 0).any(dim=2).sum(dim=1)
+    assert set(rows.tolist()) == {17, 32}  # 16 rows at a fraction of a pixel cover 17
+    assert 16 < (rows == 32).sum() < 48
+
+
+def test_the_turns_of_a_patch_do_not_depend_on_the_batch():
+    drawing = RandomGeometry(turns=True)
+    one, four = (drawing.draw(count, 32, 32, 48, generator()).matrices for count in (1, 4))
+    assert torch.equal(one, four[:1])
+
+
 @pytest.mark.parametrize("size", [32, 48, 64])
-def test_labels_stay_on_the_image(size):
+@pytest.mark.parametrize("turns", [False, True])
+def test_labels_stay_on_the_image(size, turns):
     images, labels = blocks()
-    geometry = RandomGeometry(scale_range=(0.5, 2.0)).draw(4, 32, 32, size, generator())
+    drawing = RandomGeometry(scale_range=(0.5, 2.0), turns=turns)
+    geometry = drawing.draw(4, 32, 32, size, generator())
     seen, warped = geometry.warp_image(images)[:, 0] * 10, geometry.warp_labels(labels)
     inside = warped != 255
     # Bilinear pixels between two blocks are mixtures; all others must tell their label.

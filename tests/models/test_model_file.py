@@ -67,9 +67,27 @@ def change_spec(path, change):
 def test_a_file_of_before_there_was_a_choice_is_a_deeplabv3plus(tmp_path):
     path = tmp_path / "model.pth"
     save_model(path, SPEC.build(), SPEC, CLASSES, {})
-    change_spec(path, lambda spec: spec.pop("architecture"))
+    for later in ("architecture", "aspp_rates"):
+        change_spec(path, lambda spec, name=later: spec.pop(name))
     assert load_model(path).spec == SPEC
     assert type(load_model(path).model).__name__ == "DeepLabV3Plus"
+
+
+@pytest.mark.parametrize(
+    ("heads", "architecture", "pyramid"), [(2, "deeplabv3plus", "aspp"), (1, "deeplabv2", "")]
+)
+def test_the_rates_of_the_pyramid_travel_with_the_file(tmp_path, heads, architecture, pyramid):
+    path = tmp_path / "model.pth"
+    spec = ModelSpec(2, "resnet18", heads, 16, 16, architecture, aspp_rates=(2, 3))
+    save_model(path, spec.build(), spec, CLASSES, {})
+    saved = load_model(path)
+    assert saved.spec == spec
+    dilations = {
+        layer.dilation[0]
+        for name, layer in saved.model.named_modules()
+        if isinstance(layer, torch.nn.Conv2d) and "encoder" not in name and name.startswith(pyramid)
+    }
+    assert dilations - {1} == {2, 3}
 
 
 def test_an_unknown_architecture_is_refused_by_name(tmp_path):
