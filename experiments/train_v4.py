@@ -39,6 +39,7 @@ from ignite_salak.losses import CombinedLoss
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.strong_views import StrongViews
+from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 
 
@@ -60,6 +61,8 @@ class TeacherOptions:
     """Smallest and largest quantile threshold."""
     threshold_decay: float = 0.999
     """Decay of the average over batches that quantile thresholds follow."""
+    teacher_views: Literal[1, 2, 4, 8] = 1
+    """Views that the teacher votes on: the patch, its mirror image, its quarter turns, or both."""
     doubt_weights: bool = False
     """Weigh pseudo-labels less where the teacher's heads disagree."""
 
@@ -181,7 +184,7 @@ def main(arguments: Sequence[str]) -> None:
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
     step = MeanTeacherStep(
         parallel(model, device),
-        ema.model,
+        SymmetricTeacher(ema.model, teacher.teacher_views),
         optimizer,
         loss,
         thresholds=thresholds,
