@@ -18,19 +18,14 @@ from subprocess import list2cmdline
 
 import tyro
 
-from experiments.comparison_cells import Result, Standing, read_result, stand
-from experiments.comparison_figure import comparison_figure
-from experiments.comparison_plan import Pace, pace_of_cells, pace_of_steps, plan_table
-from experiments.comparison_runs import CellRun, run_cells
-from experiments.comparison_study import (
-    Cell,
-    Setting,
-    Study,
-    budget,
-    check_equal_budgets,
-    read_study,
-)
-from experiments.comparison_tables import cell_rows, markdown, summary_rows
+from experiments.comparison.budget import budget, check_equal_budgets
+from experiments.comparison.cells import Result, Standing, read_result, stand
+from experiments.comparison.figure import comparison_figure
+from experiments.comparison.plan import Pace, pace_of_cells, pace_of_steps, plan_table
+from experiments.comparison.runs import CellRun, run_cells
+from experiments.comparison.setting import Setting
+from experiments.comparison.study import Cell, Study, read_study
+from experiments.comparison.tables import cell_rows, markdown, summary_rows
 from experiments.console import parse, run_script
 from experiments.tables import write_csv
 from experiments.training import RecipeOptions

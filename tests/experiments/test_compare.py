@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-import experiments.comparison_plan
-import experiments.comparison_runs
+import experiments.comparison.plan
+import experiments.comparison.runs
 from experiments.compare import main
-from experiments.comparison_cells import read_history
-from experiments.comparison_study import by_flag
+from experiments.comparison.cells import read_history
+from experiments.comparison.study import by_flag
 from experiments.console import run_script
 
 NOT_COMMON = ("st-start-iter", "confidence-threshold", "use-classwise-threshold", "threads")
@@ -42,9 +42,9 @@ def called(monkeypatch):
         calls.append((script, by_flag(flags, "flags")))
         return InProcess(script, flags, log)
 
-    for module in (experiments.comparison_runs, experiments.comparison_plan):
+    for module in (experiments.comparison.runs, experiments.comparison.plan):
         monkeypatch.setattr(module, "run_process", run)
-    monkeypatch.setattr(experiments.comparison_runs, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(experiments.comparison.runs, "_LOOK_EVERY", 0.0)
     return calls
 
 
@@ -143,7 +143,7 @@ def test_overwrite_makes_only_what_has_changed_anew(call, called, study, capsys)
 
 @pytest.mark.slow
 def test_a_plan_times_a_few_steps_where_nothing_ran(call, called, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiments.comparison_plan, "_STEPS", 2)
+    monkeypatch.setattr(experiments.comparison.plan, "_STEPS", 2)
     assert call("--plan", "--jobs=2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:5]] == [

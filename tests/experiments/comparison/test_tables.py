@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from experiments.comparison_study import read_study
-from experiments.comparison_tables import cell_rows, markdown, markdown_table, summary_rows
-from tests.experiments.comparison import made_up, write_study
+from experiments.comparison.study import read_study
+from experiments.comparison.tables import cell_rows, markdown, markdown_table, summary_rows
+from tests.experiments.comparison.made_up import made_up, write_study
 
 
 @pytest.fixture

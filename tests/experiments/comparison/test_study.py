@@ -1,19 +1,11 @@
 """What a study says, and what it refuses."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from experiments.comparison_study import (
-    Setting,
-    budget,
-    by_flag,
-    check_equal_budgets,
-    differing,
-    read_study,
-)
-from tests.experiments.comparison import STUDY, write_study
+from experiments.comparison.study import by_flag, read_study
+from tests.experiments.comparison.made_up import STUDY, write_study
 
 
 def recipes(**changed):
@@ -125,51 +117,8 @@ def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
     assert study.options(study.recipes["supervised"]).schedule.num_steps == 20
 
 
-def test_budgets_that_differ_by_a_default_are_named(study):
-    first = budget(study.options(study.recipes["supervised"]))
-    assert first["num-steps"] == 20
-    assert first["random-scale-range"] == [0.75, 1.5]
-    check_equal_budgets({"a": first, "b": dict(first)})
-    with pytest.raises(ValueError, match="--num-steps is 20 for 'a' but 30 for 'b'"):
-        check_equal_budgets({"a": first, "b": {**first, "num-steps": 30}})
-
-
-def test_identity_is_what_the_result_depends_on(tmp_path, study):
-    cell = study.cells(["v3"])[0]
-    setting = Setting(study, tmp_path, tmp_path, tmp_path / "runs", 1)
-    identity = setting.identity(cell)
-    assert identity["labeled"] == ["4_a", "4_b"]
-    assert identity["flags"]["ema-decay"] == "--ema-decay 0.5"
-    assert json.loads(json.dumps(identity)) == identity
-    more = {"common": ["--no-tensorboard", "--num-workers=0", *STUDY["common"]]}
-    other = read_study(write_study(tmp_path, more))
-    same = Setting(other, tmp_path, tmp_path, tmp_path, 1).identity(cell)
-    assert differing(identity, same) == ""
-    changed = Setting(study, tmp_path, tmp_path, tmp_path, 2).identity(cell)
-    assert differing(identity, changed) == "threads 1 instead of 2"
-    flags = {name: text for name, text in identity["flags"].items() if name != "batch-size"}
-    wanted = {**identity, "flags": {**flags, "ema-decay": "--ema-decay 0.6"}}
-    assert differing(identity, wanted) == (
-        "--batch-size 2 instead of no --batch-size; --ema-decay 0.5 instead of --ema-decay 0.6"
-    )
-    (tmp_path / "4.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"4\.txt"):
-        setting.identity(cell)
-
-
-def test_the_command_line_of_a_cell(tmp_path, study):
-    cell = study.cells(["v3"])[0]
-    flags = Setting(study, Path("DATA"), Path("LISTS"), tmp_path, 3).flags(cell, Path("RUN"))
-    groups = by_flag(flags, "here")
-    assert groups["labeled-files"] == ("--labeled-files", str(Path("LISTS", "4.txt")))
-    assert groups["val-files"] == ("--val-files", str(Path("LISTS", "val.txt")))
-    assert groups["seed"] == ("--seed", "0")
-    assert groups["threads"] == ("--threads", "3")
-    assert groups["checkpoint-dir"] == ("--checkpoint-dir", "RUN")
-
-
 def test_the_study_of_the_results_page_can_be_read():
-    path = Path(__file__).parents[2] / "experiments" / "compare_dubai.json"
+    path = Path(__file__).parents[3] / "experiments" / "compare_dubai.json"
     study = read_study(path)
     assert study.compared_lists() == ("labeled_4", "labeled_8")
     assert study.options(study.recipes["v3"]).schedule.num_steps == 1500

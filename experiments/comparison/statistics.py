@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from experiments.comparison_cells import Result, number
+from experiments.comparison.cells import Result, number
 
 __all__ = ["Gain", "Spread", "by_seed", "closed_share", "gain", "spread"]
 

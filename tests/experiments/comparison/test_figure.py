@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from experiments.comparison_figure import comparison_figure, mean_curve
-from experiments.comparison_study import read_study
-from tests.experiments.comparison import made_up, write_study
+from experiments.comparison.figure import comparison_figure, mean_curve
+from experiments.comparison.study import read_study
+from tests.experiments.comparison.made_up import made_up, write_study
 
 
 @pytest.fixture

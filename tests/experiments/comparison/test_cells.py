@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from experiments.comparison_cells import (
+from experiments.comparison.cells import (
     Standing,
     collect,
     last_error,
@@ -17,7 +17,7 @@ from experiments.comparison_cells import (
     stand,
     write_progress,
 )
-from tests.experiments.comparison import CLASSES
+from tests.experiments.comparison.made_up import CLASSES
 
 IDENTITY = {"script": "train_v3", "flags": {"num-steps": "--num-steps 20"}, "seed": 3}
 OTHER = {**IDENTITY, "flags": {"num-steps": "--num-steps 30"}}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from experiments.comparison_cells import Standing
-from experiments.comparison_plan import Pace, _short, pace_of_cells, plan_table, side_by_side
-from experiments.comparison_study import Setting, by_flag, read_study
-from tests.experiments.comparison import write_study
+from experiments.comparison.cells import Standing
+from experiments.comparison.plan import Pace, _short, pace_of_cells, plan_table, side_by_side
+from experiments.comparison.setting import Setting
+from experiments.comparison.study import by_flag, read_study
+from tests.experiments.comparison.made_up import write_study
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.comparison_cells import Result
-from experiments.comparison_statistics import by_seed, spread
-from experiments.comparison_study import Study
+from experiments.comparison.cells import Result
+from experiments.comparison.statistics import by_seed, spread
+from experiments.comparison.study import Study
 
 __all__ = ["comparison_figure", "mean_curve"]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from experiments.comparison_study import differing
+from experiments.comparison.setting import differing
 from experiments.tables import plain
 from ignite_salak.files import write_json
 from ignite_salak.metrics import scores_from_confusion

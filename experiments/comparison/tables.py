@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from experiments.comparison_cells import Result, number
-from experiments.comparison_statistics import Gain, by_seed, closed_share, gain, spread
-from experiments.comparison_study import Cell, Study
+from experiments.comparison.cells import Result, number
+from experiments.comparison.statistics import Gain, by_seed, closed_share, gain, spread
+from experiments.comparison.study import Cell, Study
 
 __all__ = ["cell_rows", "markdown", "markdown_table", "summary_rows"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import importlib.util
 import io
@@ -14,47 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.comparison.budget import EQUAL_FLAGS
 from experiments.console import parse
-from experiments.options import AugmentationOptions, MonitorOptions
 from experiments.training import RecipeOptions
 
-__all__ = [
-    "Cell",
-    "Setting",
-    "Study",
-    "StudyRecipe",
-    "budget",
-    "by_flag",
-    "check_equal_budgets",
-    "differing",
-    "read_study",
-]
+__all__ = ["Cell", "Study", "StudyRecipe", "by_flag", "read_study"]
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _KEYS = ("common", "recipes", "lists", "validation", "seeds", "baseline")
 _MORE_KEYS = ("about", "upper_bound", "judge_pseudo_labels")
 _RECIPE_KEYS = ("script", "flags", "seeds", "lists")
 
-
-def _flags_of(kind: type) -> tuple[str, ...]:
-    return tuple(field.name.replace("_", "-") for field in dataclasses.fields(kind))
-
-
 # What the comparison sets itself, for every cell.
 _SET_HERE = (
     *("data-root", "labeled-files", "val-files", "val-split", "seed", "threads"),
     *("checkpoint-dir", "restore-from", "overwrite", "config", "demo"),
-)
-# What must be equal, or the recipes are not compared but their budgets.
-_EQUAL = (
-    *("num-steps", "batch-size", "eval-every", "early-stop-patience"),
-    *("input-size", "class-mapping", "num-classes", "mask-format", "skip-bad-files"),
-    *_flags_of(AugmentationOptions),
-)
-# What changes no result: a finished cell stays valid.
-_WITHOUT_EFFECT = (
-    *("num-workers", "cache", "save-latest-every", "save-pred-every"),
-    *_flags_of(MonitorOptions),
 )
 
 
@@ -273,7 +246,9 @@ def _recipe(
     _check_keys(entry, where, _RECIPE_KEYS[:1], _RECIPE_KEYS[1:])
     flags = by_flag(entry.get("flags", []), where)
     _refuse(flags, where, _SET_HERE, "the comparison sets it for every cell")
-    _refuse(flags, where, _EQUAL, 'it must be equal for all recipes, so it belongs into "common"')
+    _refuse(
+        flags, where, EQUAL_FLAGS, 'it must be equal for all recipes, so it belongs into "common"'
+    )
     seeds, own = entry.get("seeds", seeds), tuple(entry.get("lists", lists))
     if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f'{where}: "seeds" {seeds} is no list of whole numbers from 0 on')
@@ -301,136 +276,3 @@ def _check_keys(content: Any, where: str, needed: Sequence[str], more: Sequence[
             raise ValueError(f"{where} lacks {name!r}")
     for name in content:
         _check_member(name, (*needed, *more), where)
-
-
-def _listed(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise FileNotFoundError(f"list of source images {path} cannot be read") from error
-    entries = (line.strip() for line in lines)
-    return [entry for entry in entries if entry and not entry.startswith("#")]
-
-
-def budget(options: RecipeOptions) -> dict[str, Any]:
-    """Returns what must be equal of all recipes of a study, by flag, plain values."""
-    values: dict[str, Any] = {
-        "num-steps": options.schedule.num_steps,
-        "batch-size": options.schedule.batch_size,
-        "eval-every": options.run.eval_every,
-        "early-stop-patience": options.run.early_stop_patience,
-        "input-size": options.data.input_size,
-    }
-    augmentation: AugmentationOptions = options.augmentation  # type: ignore[attr-defined]
-    values |= {
-        name.replace("_", "-"): list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(augmentation).items()
-    }
-    return values
-
-
-def check_equal_budgets(budgets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares budgets, where a script may have another default than the others.
-
-    Args:
-        budgets: by name of recipe or cell.
-
-    Raises:
-        ValueError: two differ.
-    """
-    names = list(budgets)
-    for name in names[1:]:
-        for flag, value in budgets[names[0]].items():
-            other = budgets[name].get(flag)
-            if other != value:
-                raise ValueError(
-                    f"--{flag} is {value} for {names[0]!r} but {other} for {name!r}: say it in the "
-                    'study\'s "common", so that budgets are equal'
-                )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A study, its data and where its runs go.
-
-    Attributes:
-        study: what is compared.
-        data_root: folder of the patches.
-        lists_folder: folder of the lists.
-        output: folder of the runs.
-        threads: CPU threads of every run.
-    """
-
-    study: Study
-    data_root: Path
-    lists_folder: Path
-    output: Path
-    threads: int
-
-    def folder(self, cell: Cell) -> Path:
-        """Returns the folder of a cell."""
-        return self.output / cell.name
-
-    def identity(self, cell: Cell) -> dict[str, Any]:
-        """Returns what a cell's result depends on, except for the data: plain values by name.
-
-        Lists count by what they hold, flags in no order, and those that change no result not at
-        all.
-
-        Raises:
-            FileNotFoundError: a list does not exist.
-        """
-        flags = self.study.flags(cell.recipe)
-        return {
-            "script": cell.recipe.script,
-            "flags": {
-                name: " ".join(group)
-                for name, group in flags.items()
-                if name not in _WITHOUT_EFFECT
-            },
-            "labeled": sorted(_listed(self._list(self.study.lists[cell.listing]))),
-            "validation": sorted(_listed(self._list(self.study.validation))),
-            "seed": cell.seed,
-            "threads": self.threads,
-        }
-
-    def flags(self, cell: Cell, folder: Path) -> list[str]:
-        """Returns a cell's command line, behind the name of the script.
-
-        Args:
-            cell: the cell.
-            folder: where the run goes.
-        """
-        own = [token for group in self.study.flags(cell.recipe).values() for token in group]
-        return [
-            *own,
-            *("--data-root", str(self.data_root)),
-            *("--labeled-files", str(self._list(self.study.lists[cell.listing]))),
-            *("--val-files", str(self._list(self.study.validation))),
-            *("--seed", str(cell.seed), "--threads", str(self.threads)),
-            *("--checkpoint-dir", str(folder)),
-        ]
-
-    def _list(self, name: str) -> Path:
-        return self.lists_folder / name
-
-
-def differing(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Says in which values two identities differ, both values each; empty if in none."""
-    if made == wanted:
-        return ""
-    parts = []
-    for name in dict.fromkeys([*wanted, *made]):
-        first, second = made.get(name), wanted.get(name)
-        if first == second:
-            continue
-        if name == "flags" and isinstance(first, dict) and isinstance(second, dict):
-            flags = sorted({*first, *second})
-            parts += [
-                f"{first.get(flag, f'no --{flag}')} instead of {second.get(flag, f'no --{flag}')}"
-                for flag in flags
-                if first.get(flag) != second.get(flag)
-            ]
-        else:
-            parts.append(f"{name} {first} instead of {second}")
-    return "; ".join(parts)

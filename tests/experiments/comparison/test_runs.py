@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import experiments.comparison_runs as runs
-from experiments.comparison_cells import stand, write_progress
-from experiments.comparison_study import Setting, by_flag, read_study
-from tests.experiments.comparison import CLASSES, write_study
+import experiments.comparison.runs as runs
+from experiments.comparison.cells import stand, write_progress
+from experiments.comparison.setting import Setting
+from experiments.comparison.study import by_flag, read_study
+from tests.experiments.comparison.made_up import CLASSES, write_study
 
 RUN = """
 import json, pathlib, sys, time

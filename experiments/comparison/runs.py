@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from experiments.comparison_cells import (
+from experiments.comparison.budget import budget
+from experiments.comparison.cells import (
     RESULT,
     Standing,
     collect,
@@ -26,7 +27,8 @@ from experiments.comparison_cells import (
     read_judgement,
     write_progress,
 )
-from experiments.comparison_study import Cell, Setting, budget
+from experiments.comparison.setting import Setting
+from experiments.comparison.study import Cell
 from experiments.training import RecipeOptions
 
 __all__ = ["CellRun", "judge_flags", "run_cells", "run_process"]

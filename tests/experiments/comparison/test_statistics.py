@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from experiments.comparison_statistics import by_seed, closed_share, gain, spread
-from tests.experiments.comparison import made_up
+from experiments.comparison.statistics import by_seed, closed_share, gain, spread
+from tests.experiments.comparison.made_up import made_up
 
 
 def test_spread_by_hand():

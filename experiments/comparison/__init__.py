@@ -1,0 +1,1 @@
+"""What `experiments.compare` is made of: studies, cells, runs, statistics, tables."""
