@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ignite_salak.augment import RandomGeometry
+from ignite_salak.augment import ClassConfidence, RandomColors, RandomGeometry
 from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.engines import create_trainer
 from ignite_salak.handlers import (
@@ -31,9 +31,12 @@ from ignite_salak.handlers import (
 )
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.metrics import ClassIoU
-from ignite_salak.steps import SelfTrainingStep
+from ignite_salak.steps import MeanTeacherStep, SelfTrainingStep
 from ignite_salak.steps.device import image_to_device
+from ignite_salak.steps.strong_views import StrongViews
+from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.steps.views import Views
+from ignite_salak.thresholds import QuantileThresholds
 
 # torch's own copy.deepcopy asks fake tensors: https://github.com/pytorch/pytorch
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -142,26 +145,43 @@ def batches(count, pin=True):
         yield {"labeled": {"image": image, "mask": mask}, "unlabeled": {"image": unlabeled}}
 
 
-def make_trainer(device, folder, log_every=100):
-    """V3 as its script composes it, with every handler that runs in every iteration."""
+def v3_step(model, ema, optimizer, loss, **options):
+    return SelfTrainingStep(
+        model, optimizer, *loss, thresholds=(0.3,) * len(NAMES), start_iteration=2, **options
+    )
+
+
+def v4_step(model, ema, optimizer, loss, **options):
+    device = options["device"]
+    return MeanTeacherStep(
+        model,
+        SymmetricTeacher(ema.model, 8),
+        optimizer,
+        loss[0],
+        thresholds=QuantileThresholds(len(NAMES), ramp=100, device=device),
+        strong=StrongViews(0, RandomColors(), 0.5, ClassConfidence(len(NAMES), device=device)),
+        doubt=True,
+        **options,
+    )
+
+
+def make_trainer(device, folder, log_every=100, make_step=v3_step):
+    """A recipe as its script composes it, with every handler that runs in every iteration."""
     with torch.device(device):
         model = TwoHeads()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     weights = {"ce": 1.0, "dice": 0.5, "focal": 0.5}
-    step = SelfTrainingStep(
-        model,
-        optimizer,
+    loss = (
         CombinedLoss(weights, torch.tensor([1.0, 2.0, 3.0])).to(device),
         CombinedLoss(weights).to(device),
-        thresholds=(0.3,) * len(NAMES),
-        views=Views(RandomGeometry(), (32, 64), 0),
-        start_iteration=2,
-        device=device,
     )
+    ema = EMAUpdater(model)
+    views = Views(RandomGeometry(turns=True), (32, 64), 0)
+    step = make_step(model, ema, optimizer, loss, views=views, device=device)
     trainer = create_trainer(step, seed=0)
     WarmupCosine(optimizer, warmup=2, total=100).attach(trainer)
     GradientClipper(model, 1.0).attach(trainer)
-    EMAUpdater(model).attach(trainer)
+    ema.attach(trainer)
     STPixelCounter(NAMES, device).attach(trainer)
     TrainingLog(log_every, device).attach(trainer)
     ProgressBar(disable=True).attach(trainer)
@@ -205,8 +225,9 @@ def no_backward(monkeypatch):
     return give
 
 
-def test_a_training_step_with_all_its_handlers_never_waits(gpu, no_backward, tmp_path):
-    trainer = make_trainer("cuda", tmp_path)
+@pytest.mark.parametrize("make_step", [v3_step, v4_step])
+def test_a_training_step_with_all_its_handlers_never_waits(gpu, no_backward, tmp_path, make_step):
+    trainer = make_trainer("cuda", tmp_path, make_step=make_step)
     no_backward(trainer)
     data = list(batches(4))
     gpu.strict = True
@@ -257,7 +278,8 @@ def test_whatever_waits_is_found(gpu, wait):
         wait(value)
 
 
-def test_the_backward_pass_never_waits(monkeypatch, tmp_path):
+@pytest.mark.parametrize("make_step", [v3_step, v4_step])
+def test_the_backward_pass_never_waits(monkeypatch, tmp_path, make_step):
     # On the CPU every operation counts: those of the backward pass need no exception.
     backward = torch.Tensor.backward
     seen = []
@@ -268,7 +290,8 @@ def test_the_backward_pass_never_waits(monkeypatch, tmp_path):
         seen.append(self)
 
     monkeypatch.setattr(torch.Tensor, "backward", watched)
-    train(make_trainer("cpu", tmp_path), list(batches(4, pin=False)))
+    trainer = make_trainer("cpu", tmp_path, make_step=make_step)
+    train(trainer, list(batches(4, pin=False)))
     assert len(seen) == 3
 
 
@@ -286,8 +309,9 @@ def test_an_evaluation_never_waits_before_its_end(gpu):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_real_gpu_is_never_waited_for(tmp_path):
-    trainer = make_trainer("cuda", tmp_path)
+@pytest.mark.parametrize("make_step", [v3_step, v4_step])
+def test_a_real_gpu_is_never_waited_for(tmp_path, make_step):
+    trainer = make_trainer("cuda", tmp_path, make_step=make_step)
     data = DeviceBatches(list(batches(8)), "cuda")
     try:
         train(trainer, data, 6, begin=lambda: torch.cuda.set_sync_debug_mode("error"))

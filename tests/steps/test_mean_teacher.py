@@ -8,17 +8,22 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
+from experiments.launch import parallel
 from ignite_salak.augment import ClassConfidence, RandomColors, RandomGeometry
 from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
 from ignite_salak.handlers import EMAUpdater
 from ignite_salak.losses import CombinedLoss
+from ignite_salak.models.synchronized import synchronize
+from ignite_salak.ranks import rank, rank_count
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.mean_teacher import ramp_up
 from ignite_salak.steps.strong_views import StrongViews
+from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.steps.views import Views
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import vote
+from tests.processes import in_two_ranks
 
 CLASSES = 3
 
@@ -184,6 +189,49 @@ def test_the_teacher_is_only_read():
     for name, value in ema.model.state_dict().items():
         assert torch.equal(value, before[name])
         assert not value.requires_grad
+
+
+def train():
+    """Some steps with everything on, on this rank's part of the batches."""
+    cpu = torch.device("cpu")
+    model = synchronize(ColorNet(), cpu)
+    ema = EMAUpdater(model, 0.9)
+    paste = ClassConfidence(CLASSES)
+    thresholds = QuantileThresholds(CLASSES, ramp=4, decay=0.5, start=None, bounds=(0.2, 0.95))
+    step = MeanTeacherStep(
+        parallel(model, cpu),
+        SymmetricTeacher(ema.model, 2),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        CombinedLoss({"ce": 1.0, "dice": 1.0}),
+        thresholds=thresholds,
+        views=Views(RandomGeometry(turns=True), (32, 48), seed=0),
+        strong=StrongViews(0, RandomColors(), 0.5, paste),
+        doubt=True,
+    )
+    share = 4 // rank_count()
+    mine = slice(rank() * share, (rank() + 1) * share)
+    batches = [
+        {pool: {k: v[mine] for k, v in tensors.items()} for pool, tensors in batch.items()}
+        for batch in map(make_batch, range(3))
+    ]
+    outputs = run(step, ema, batches)
+    return {
+        "outputs": outputs,
+        "weights": ema.model.state_dict(),
+        "thresholds": thresholds.values,
+        "confidence": paste.scores(),
+    }
+
+
+def test_two_processes_train_as_one(tmp_path):
+    alone = train()
+    assert alone["outputs"][-1]["st_px"] > 0
+    for found in in_two_ranks(train, tmp_path):
+        torch.testing.assert_close(found["weights"], alone["weights"], rtol=1e-4, atol=1e-6)
+        for name in ("thresholds", "confidence"):
+            torch.testing.assert_close(found[name], alone[name], rtol=1e-4, atol=1e-5)
+        for expected, output in zip(alone["outputs"], found["outputs"], strict=True):
+            torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_learns():
