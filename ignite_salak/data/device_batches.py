@@ -81,7 +81,7 @@ def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             yield from waiting
             return
-        except Exception:
+        except Exception:  # of whatever kind: raised again, behind the items before it
             yield from waiting
             raise
         if len(waiting) > 1:

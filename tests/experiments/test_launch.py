@@ -127,32 +127,8 @@ def test_two_processes_go_the_way_of_one_and_one_goes_on_alone(tmp_path, flags):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL to send")
-def test_a_killed_process_ends_the_run_with_a_message(tmp_path, flags):
-    folder = tmp_path / "run"
-    long = [flag for flag in flags if not flag.startswith("--num-steps")]
-    process = subprocess.Popen(
-        torchrun(*long, "--num-steps=3000", f"--checkpoint-dir={folder}"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    while not (folder / "latest_checkpoint.pth").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.kill(second_process(process.pid), signal.SIGKILL)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode != 0
-    assert "error (process 0 of 2): another process of the run died" in errors
-    assert "--restore-from latest_checkpoint.pth" in errors
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
-def test_a_signal_to_one_process_stops_all_together(tmp_path, flags):
-    folder = tmp_path / "run"
+def start_and_wait(folder, flags):
+    """Starts a long run of two processes; returns torchrun's when both are training."""
     long = [flag for flag in flags if not flag.startswith("--num-steps")]
     process = subprocess.Popen(
         torchrun(*long, "--num-steps=3000", f"--checkpoint-dir={folder}"),
@@ -164,6 +140,24 @@ def test_a_signal_to_one_process_stops_all_together(tmp_path, flags):
     while not (folder / "latest_checkpoint.pth").exists():
         assert process.poll() is None
         time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL to send")
+def test_a_killed_process_ends_the_run_with_a_message(tmp_path, flags):
+    process = start_and_wait(tmp_path / "run", flags)
+    os.kill(second_process(process.pid), signal.SIGKILL)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "error (process 0 of 2): another process of the run died" in errors
+    assert "--restore-from latest_checkpoint.pth" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+def test_a_signal_to_one_process_stops_all_together(tmp_path, flags):
+    process = start_and_wait(tmp_path / "run", flags)
     os.kill(second_process(process.pid), signal.SIGTERM)
     output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
