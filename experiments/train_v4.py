@@ -31,6 +31,7 @@ from experiments.options import (
     ScheduleOptions,
 )
 from experiments.training import Recipe, build_model, train
+from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.augment import ClassConfidence, RandomColors
 from ignite_salak.data.balance import clipped_weights
 from ignite_salak.data.loaders import RareClasses
@@ -63,8 +64,19 @@ class TeacherOptions:
     """Decay of the average over batches that quantile thresholds follow."""
     teacher_views: Literal[1, 2, 4, 8] = 1
     """Views that the teacher votes on: the patch, its mirror image, its quarter turns, or both."""
+    alignment: float = 0.0
+    """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
     doubt_weights: bool = False
     """Weigh pseudo-labels less where the teacher's heads disagree."""
+
+    def distribution_alignment(
+        self, data: RunData, device: torch.device
+    ) -> DistributionAlignment | None:
+        """Returns what shifts the votes."""
+        if self.alignment == 0:
+            return None
+        pixels = torch.tensor(data.labeled_pixels.sum(axis=0) + 1)  # of an absent class, one
+        return DistributionAlignment(pixels, strength=self.alignment, device=device)
 
     def thresholds(
         self, classes: int, steps: int, device: torch.device
@@ -181,6 +193,7 @@ def main(arguments: Sequence[str]) -> None:
     prior = options.balance.log_prior(data)
     loss = CombinedLoss(options.loss.weights(), weights, prior).to(device)
     thresholds = teacher.thresholds(count, schedule.num_steps, device)
+    alignment = teacher.distribution_alignment(data, device)
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
     step = MeanTeacherStep(
         parallel(model, device),
@@ -192,6 +205,7 @@ def main(arguments: Sequence[str]) -> None:
         strong=StrongViews(run.seed, options.strong.color_views(), options.strong.cutmix, paste),
         weight=teacher.st_loss_weight,
         ramp=teacher.st_ramp_iters,
+        alignment=alignment,
         doubt=teacher.doubt_weights,
         accumulation=schedule.grad_accumulation,
         device=device,
@@ -199,6 +213,7 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     # Engines, handlers, run
+    followers = {"thresholds": thresholds, "class_confidence": paste, "alignment": alignment}
     recipe = Recipe(
         "Training V4",
         spec,
@@ -208,7 +223,7 @@ def main(arguments: Sequence[str]) -> None:
         step,
         labeler=ema.model if step.weight > 0 else None,
         thresholds=thresholds.values,
-        state={"thresholds": thresholds} | ({} if paste is None else {"class_confidence": paste}),
+        state={name: each for name, each in followers.items() if each is not None},
     )
     train(options, data, device, precision, recipe)
 

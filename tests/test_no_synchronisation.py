@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.augment import ClassConfidence, RandomColors, RandomGeometry
 from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.engines import create_trainer
@@ -160,6 +161,7 @@ def v4_step(model, ema, optimizer, loss, **options):
         loss[0],
         thresholds=QuantileThresholds(len(NAMES), ramp=100, device=device),
         strong=StrongViews(0, RandomColors(), 0.5, ClassConfidence(len(NAMES), device=device)),
+        alignment=DistributionAlignment(torch.ones(len(NAMES)), device=device),
         doubt=True,
         **options,
     )

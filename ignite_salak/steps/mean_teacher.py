@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.events import TrainingEvents
 from ignite_salak.losses import CombinedLoss, consistency_loss
 from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo_labels
@@ -60,6 +61,7 @@ class MeanTeacherStep:
         strong: makes the strong views.
         weight: factor of the pseudo-labels' loss; 0 switches self-training off.
         ramp: iterations over which that factor grows.
+        alignment: shifts the teacher's votes towards the classes' shares, or None.
         doubt: weigh every pseudo-label by exp(-d), d the disagreement of the teacher's heads:
             entropy of their mean minus mean of their entropies.
         accumulation: parts into which a batch is cut.
@@ -82,6 +84,7 @@ class MeanTeacherStep:
         strong: StrongViews,
         weight: float = 1.0,
         ramp: int = 0,
+        alignment: DistributionAlignment | None = None,
         doubt: bool = False,
         accumulation: int = 1,
         device: torch.device | str = "cpu",
@@ -100,6 +103,7 @@ class MeanTeacherStep:
         self.strong = strong
         self.weight = weight
         self.ramp = ramp
+        self.alignment = alignment
         self.doubt = doubt
         self.accumulation = accumulation
         self.device = device
@@ -152,11 +156,13 @@ class MeanTeacherStep:
         with autocast(self.device, self.precision):
             logits = self.teacher(images)
         probabilities = vote(logits)
-        pseudo = select_pseudo_labels(probabilities, self.thresholds.values, valid)
-        self.thresholds.update(probabilities, valid, iteration)
         weights = torch.ones_like(probabilities[:, 0])
         if self.doubt:
             weights = torch.exp(-_doubt(logits, probabilities))
+        if self.alignment is not None:
+            probabilities = self.alignment(probabilities, valid)
+        pseudo = select_pseudo_labels(probabilities, self.thresholds.values, valid)
+        self.thresholds.update(probabilities, valid, iteration)
         return pseudo, weights, disagreement(logits, valid)
 
     def _losses(

@@ -9,6 +9,7 @@ from ignite.engine import Events
 from torch import nn
 
 from experiments.launch import parallel
+from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.augment import ClassConfidence, RandomColors, RandomGeometry
 from ignite_salak.engines import create_trainer
 from ignite_salak.events import TrainingEvents
@@ -175,6 +176,18 @@ def test_adaptive_thresholds_and_paste_see_every_batch():
     assert paste.updates.tolist() == [4, 4, 4]
 
 
+def test_aligned_votes_are_selected_and_seen_by_the_thresholds():
+    images = make_batch()["unlabeled"]["image"].float() / 255
+    plain, _ = make_step()
+    shifted, _ = make_step(alignment=DistributionAlignment(torch.tensor([1.0, 1e3, 1e-3])))
+    before, _, split = plain.pseudo_label(images, 1)
+    after, weights, same_split = shifted.pseudo_label(images, 1)
+    assert (before.labels == 2).any()
+    assert set(after.labels.unique().tolist()) <= {1, 255}
+    assert split == same_split  # that of the heads, which nobody shifted
+    assert (weights == 1).all()
+
+
 def test_doubt_makes_the_term_smaller():
     sure, _ = make_step(), None
     plain = run(*sure, [make_batch()])[0]["st"]
@@ -206,6 +219,7 @@ def train():
         thresholds=thresholds,
         views=Views(RandomGeometry(turns=True), (32, 48), seed=0),
         strong=StrongViews(0, RandomColors(), 0.5, paste),
+        alignment=DistributionAlignment(torch.tensor([1.0, 2.0, 3.0])),
         doubt=True,
     )
     share = 4 // rank_count()
