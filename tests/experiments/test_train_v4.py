@@ -52,8 +52,9 @@ def test_it_trains_and_losses_fall(run):
         (),
         ("--no-quantile-thresholds", "--no-colors", "--cutmix=0", "--no-paste"),
         ("--rare-sampling", "--logit-adjustment=0.5", "--no-use-class-weights", "--doubt-weights"),
+        ("--alignment=0.5", "--teacher-views=4", "--random-turns", "--aspp-rates", "2", "4"),
     ],
-    ids=["default", "off", "others"],
+    ids=["default", "off", "others", "more"],
 )
 def test_resume_is_exact(run, flags):
     status, whole = run("whole", "--num-steps=6", *flags)
@@ -83,6 +84,8 @@ def test_without_self_training_nothing_unlabelled_is_drawn(run):
         (["--confidence-threshold=1.2"], "1.2"),
         (["--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
         (["--st-loss-weight=-1"], "--st-loss-weight -1"),
+        (["--alignment=2"], "--alignment 2.0 is not between 0 and 1"),
+        (["--aspp-rates", "0"], "ASPP rates (0,)"),
     ],
 )
 def test_wrong_flags_cost_one_line(run, capsys, flags, message):
