@@ -124,11 +124,13 @@ class BalanceOptions:
     rare_sampling: bool = False
     """Draw half of every labelled batch by class, rare ones more often."""
 
-    def log_prior(self, data: RunData) -> Tensor | None:
-        """Returns what is added to the labelled logits, float32 [C]."""
+    def log_prior(self, data: RunData, batch_size: int) -> Tensor | None:
+        """Returns what is added to the labelled logits, by what batches show, float32 [C]."""
         if self.logit_adjustment == 0:
             return None
-        pixels = data.labeled_pixels.sum(axis=0) + 1  # of an absent class, one
+        rare = data.stream.rare
+        seen = data.labeled_pixels.sum(axis=0) if rare is None else rare.pixels(batch_size)
+        pixels = seen + 1  # of an absent class, one
         shares = torch.tensor(pixels / pixels.sum(), dtype=torch.float32)
         return self.logit_adjustment * shares.log()
 
@@ -190,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
 
     # Losses, thresholds, views, step
     weights = options.balance.class_weights(data) if options.loss.use_class_weights else None
-    prior = options.balance.log_prior(data)
+    prior = options.balance.log_prior(data, schedule.batch_size)
     loss = CombinedLoss(options.loss.weights(), weights, prior).to(device)
     thresholds = teacher.thresholds(count, schedule.num_steps, device)
     alignment = teacher.distribution_alignment(data, device)

@@ -80,6 +80,16 @@ class RareClasses:
         bounds = [int(place * self.share + 0.5) for place in range(batch_size + 1)]
         return [place for place in range(batch_size) if bounds[place] < bounds[place + 1]]
 
+    def pixels(self, batch_size: int) -> np.ndarray:
+        """Expected pixels of every class in a batch, drawn patches and others, float64 [C]."""
+        drawn = sum(
+            probability * self.counts[self._found[index]].mean(axis=0)
+            for index, probability in enumerate(self.probabilities)
+            if probability > 0
+        )
+        places = len(self.places(batch_size))
+        return places * drawn + (batch_size - places) * self.counts.mean(axis=0)
+
     def draw(self, count: int, generator: np.random.Generator) -> list[int]:
         """Draws patches, with replacement.
 

@@ -204,6 +204,14 @@ class TestRareClasses:
         expected[2:4] += third / 2
         np.testing.assert_allclose(drawn / 60_000, expected, atol=0.005)
 
+    def test_expected_pixels_are_those_that_are_drawn(self, rare):
+        made = rare(temperature=0.5, share=0.25)
+        drawn = made.counts[made.draw(40_000, np.random.default_rng(0))].mean(axis=0)
+        expected = 2 * drawn + 6 * made.counts.mean(axis=0)
+        np.testing.assert_allclose(made.pixels(8), expected, rtol=0.02)
+        np.testing.assert_allclose(rare(share=0.0).pixels(8), 8 * made.counts.mean(axis=0))
+        assert made.pixels(8)[3] > 8 * made.counts.mean(axis=0)[3]
+
     def test_least_is_how_many_pixels_a_patch_must_have(self, rare):
         made = rare(temperature=0.001, least=21)
         assert set(made.draw(100, np.random.default_rng(0))) == {2}
