@@ -64,7 +64,7 @@ class TeacherOptions:
     """Decay of the average over batches that quantile thresholds follow."""
     teacher_views: Literal[1, 2, 4, 8] = 1
     """Views that the teacher votes on: the patch, its mirror image, its quarter turns, or both."""
-    alignment: float = 0.0
+    alignment: float = 1.0
     """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
     doubt_weights: bool = False
     """Weigh pseudo-labels less where the teacher's heads disagree."""
@@ -152,7 +152,7 @@ class Options:
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
+    loss: LossOptions = field(default_factory=lambda: LossOptions(use_class_weights=False))
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
     strong: StrongOptions = field(default_factory=StrongOptions)
     balance: BalanceOptions = field(default_factory=BalanceOptions)

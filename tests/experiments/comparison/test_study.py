@@ -121,5 +121,5 @@ def test_the_study_of_the_results_page_can_be_read():
     path = Path(__file__).parents[3] / "experiments" / "compare_dubai.json"
     study = read_study(path)
     assert study.compared_lists() == ("labeled_4", "labeled_8")
-    assert study.options(study.recipes["v3"]).schedule.num_steps == 1500
+    assert study.options(study.recipes["v3"]).schedule.num_steps == 1000
     assert len(study.recipes["v4"].seeds) >= 3
