@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.comparison.budget import budget, check_equal_budgets
 from experiments.comparison.study import by_flag, read_study
 from tests.experiments.comparison.made_up import STUDY, write_study
 
@@ -117,9 +118,10 @@ def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
     assert study.options(study.recipes["supervised"]).schedule.num_steps == 20
 
 
-def test_the_study_of_the_results_page_can_be_read():
-    path = Path(__file__).parents[3] / "experiments" / "compare_dubai.json"
-    study = read_study(path)
-    assert study.compared_lists() == ("labeled_4", "labeled_8")
-    assert study.options(study.recipes["v3"]).schedule.num_steps == 1000
-    assert len(study.recipes["v4"].seeds) >= 3
+@pytest.mark.parametrize("name", ["compare_dubai", "ablate_v4_dubai"])
+def test_the_studies_of_the_results_page_can_be_read(name):
+    study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
+    options = {name: study.options(recipe) for name, recipe in study.recipes.items()}
+    assert {each.schedule.num_steps for each in options.values()} == {1000}
+    check_equal_budgets({name: budget(each) for name, each in options.items()})
+    assert "labeled_4" in study.compared_lists()
