@@ -174,6 +174,7 @@ def main(arguments: Sequence[str]) -> None:
         optimizer,
         step,
         labeler=model if step.weight > 0 else None,
+        st_advice="lower --st-threshold, or --discriminator-learning-rate",
         thresholds=[0.0] * num_classes,  # a patch passes or not, whatever the class
         handlers=[decay],
         state={"discriminator": discriminator, "discriminator_optimizer": discriminator_optimizer},

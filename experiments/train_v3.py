@@ -112,6 +112,8 @@ def main(arguments: Sequence[str]) -> None:
         optimizer,
         step,
         labeler=model if step.weight > 0 else None,
+        st_advice="lower the thresholds by 0.05-0.10 (--classwise-thresholds), or use "
+        "--confidence-threshold 0.50 --no-use-classwise-threshold",
         thresholds=thresholds,
     )
     ended = train(options, data, device, precision, recipe)

@@ -39,6 +39,7 @@ from ignite_salak.handlers import EMAUpdater
 from ignite_salak.losses import CombinedLoss
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.device import resolve_precision
+from ignite_salak.steps.mean_teacher import AlignedModel
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
@@ -68,6 +69,12 @@ class TeacherOptions:
     """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
     doubt_weights: bool = False
     """Weigh pseudo-labels less where the teacher's heads disagree."""
+
+    def advice(self) -> str:
+        """Says what lets more pixels become pseudo-labels."""
+        if self.quantile_thresholds:
+            return "raise --keep-share, or lower --threshold-bounds"
+        return "lower --confidence-threshold"
 
     def distribution_alignment(
         self, data: RunData, device: torch.device
@@ -197,9 +204,10 @@ def main(arguments: Sequence[str]) -> None:
     thresholds = teacher.thresholds(count, schedule.num_steps, device)
     alignment = teacher.distribution_alignment(data, device)
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
+    labeler = SymmetricTeacher(ema.model, teacher.teacher_views)
     step = MeanTeacherStep(
         parallel(model, device),
-        SymmetricTeacher(ema.model, teacher.teacher_views),
+        labeler,
         optimizer,
         loss,
         thresholds=thresholds,
@@ -223,7 +231,8 @@ def main(arguments: Sequence[str]) -> None:
         ema,
         optimizer,
         step,
-        labeler=ema.model if step.weight > 0 else None,
+        labeler=AlignedModel(labeler, alignment) if step.weight > 0 else None,
+        st_advice=teacher.advice(),
         thresholds=thresholds.values,
         state={name: each for name, each in followers.items() if each is not None},
     )

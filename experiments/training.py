@@ -94,6 +94,7 @@ class Recipe:
             self-training.
         thresholds: confidence from which a pixel becomes a pseudo-label, one per class; a tensor
             may change during the run.
+        st_advice: what the recipe's user may do where too few pixels become pseudo-labels.
         handlers: the recipe's own, attached behind the average and before the logs.
         state: what else a resumed run needs, by name.
     """
@@ -106,6 +107,7 @@ class Recipe:
     step: Any
     labeler: torch.nn.Module | None = None
     thresholds: Sequence[float] | Tensor = ()
+    st_advice: str = "lower the thresholds"
     handlers: Sequence[Handler] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -172,7 +174,7 @@ def train(
 
     best = BestModelSaver(folder / "best_model_ema.pth", save_ema)
     st_pixels = STPixelCounter(classes.names, device)
-    health = Health(classes.names, self_training=self_training)
+    health = Health(classes.names, self_training=self_training, st_advice=recipe.st_advice)
     patience = sys.maxsize if run.early_stop_patience is None else run.early_stop_patience
     early = EarlyStopping(patience, validation_score, trainer)
     summary = RunSummary(folder / "summary.json", health, classes.names, total=schedule.num_steps)

@@ -28,6 +28,7 @@ class Health:
     Args:
         names: class names, the background first.
         self_training: whether ST_px is to be watched.
+        st_advice: what to do about few ST_px.
         st_from: iteration from which few ST_px are a bad sign.
         losses_from: iteration from which high losses are a bad sign.
         gap_from: iteration from which the gap and the single classes are judged.
@@ -41,12 +42,14 @@ class Health:
         names: Sequence[str],
         *,
         self_training: bool = True,
+        st_advice: str = "lower the thresholds",
         st_from: int = 2000,
         losses_from: int = 10000,
         gap_from: int = 2000,
     ) -> None:
         self.names = tuple(names)
         self.self_training = self_training
+        self.st_advice = st_advice
         self.st_from = st_from
         self.losses_from = losses_from
         self.gap_from = gap_from
@@ -73,9 +76,7 @@ class Health:
         if self.self_training and iteration >= self.st_from and values["st_px"] < 1000:
             self._warn(
                 "st_px",
-                f"ST_px is {values['st_px']:.0f}, under 1,000: lower the thresholds by 0.05-0.10 "
-                "(--classwise-thresholds) or use --confidence-threshold 0.50 "
-                "--no-use-classwise-threshold",
+                f"ST_px is {values['st_px']:.0f}, under 1,000: {self.st_advice}",
             )
         if iteration >= self.losses_from and values.get("ce", 0.0) > 1.0:
             self._warn("ce", f"CE is {values['ce']:.2f}, above 1: the model is not learning")

@@ -23,7 +23,9 @@ from ignite_salak.steps.views import Views
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import disagreement, vote
 
-__all__ = ["MeanTeacherStep", "ramp_up"]
+__all__ = ["AlignedModel", "MeanTeacherStep", "ramp_up"]
+
+_LEAST = 1e-12
 
 
 def ramp_up(iteration: int, length: int) -> float:
@@ -181,8 +183,29 @@ class MeanTeacherStep:
         return {"loss": 0.5 * (supervised + factor * st), **parts, "st": st}
 
 
+class AlignedModel(nn.Module):
+    """Shows a teacher's aligned vote as the logits of one head, for panels and judgements.
+
+    Args:
+        model: returns logits [N, B, C, H, W]; shared, not copied.
+        alignment: its factors of the last batch are used; or None.
+    """
+
+    def __init__(self, model: nn.Module, alignment: DistributionAlignment | None) -> None:
+        super().__init__()
+        self.model = model
+        self.alignment = alignment
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits [1, B, C, H, W], float32, of which the softmax is the aligned vote."""
+        logits = vote(self.model(images)).clamp_min(_LEAST).log()
+        if self.alignment is not None:
+            logits = logits + self.alignment.factors.log()[:, None, None]
+        return logits[None]
+
+
 def _doubt(logits_NBCHW: Tensor, mean_BCHW: Tensor) -> Tensor:
     """Entropy of the heads' mean minus mean of their entropies, float32 [B, H, W], 0 or more."""
     each = logits_NBCHW.float().log_softmax(dim=2)
     inside = -(each.exp() * each).sum(dim=2).mean(dim=0)
-    return (-(mean_BCHW * mean_BCHW.clamp_min(1e-12).log()).sum(dim=1) - inside).clamp_min(0.0)
+    return (-(mean_BCHW * mean_BCHW.clamp_min(_LEAST).log()).sum(dim=1) - inside).clamp_min(0.0)

@@ -28,13 +28,13 @@ def evaluated(iteration, gap=0.0, **iou):
 @pytest.mark.parametrize(
     ("engine", "sign", "words"),
     [
-        (logged(2000, st_px=999.0), "st_px", "--classwise-thresholds"),
+        (logged(2000, st_px=999.0), "st_px", "under 1,000: lower --x"),
         (logged(10000, ce=1.01), "ce", "not learning"),
         (logged(10000, dice=0.51), "dice", "segmentation"),
     ],
 )
 def test_training_signs(engine, sign, words, caplog):
-    health = Health(NAMES)
+    health = Health(NAMES, st_advice="lower --x")
     health.check_training(engine)
     health.check_training(engine)
     assert list(health.warnings) == [sign]

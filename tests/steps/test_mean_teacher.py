@@ -18,7 +18,7 @@ from ignite_salak.losses import CombinedLoss
 from ignite_salak.models.synchronized import synchronize
 from ignite_salak.ranks import rank, rank_count
 from ignite_salak.steps import MeanTeacherStep
-from ignite_salak.steps.mean_teacher import ramp_up
+from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.steps.views import Views
@@ -186,6 +186,22 @@ def test_aligned_votes_are_selected_and_seen_by_the_thresholds():
     assert set(after.labels.unique().tolist()) <= {1, 255}
     assert split == same_split  # that of the heads, which nobody shifted
     assert (weights == 1).all()
+
+
+@pytest.mark.parametrize("strength", [None, 0.7])
+def test_the_aligned_model_votes_as_the_step_does(strength):
+    images = make_batch()["unlabeled"]["image"].float() / 255
+    shares = torch.tensor([1.0, 3.0, 1.0])
+    alignment = DistributionAlignment(shares, strength=strength) if strength else None
+    step, ema = make_step(alignment=alignment)
+    pseudo, _, _ = step.pseudo_label(images, 1)
+    with torch.no_grad():
+        found = vote(AlignedModel(ema.model, alignment)(images))
+    plain = vote(ema.model(images))
+    aligned = plain if alignment is None else plain * alignment.factors[:, None, None]
+    torch.testing.assert_close(found, aligned / aligned.sum(dim=1, keepdim=True))
+    labels = found.argmax(dim=1)
+    assert torch.equal(torch.where(labels == 0, 255, labels), pseudo.labels)
 
 
 def test_doubt_makes_the_term_smaller():
