@@ -118,7 +118,7 @@ def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
     assert study.options(study.recipes["supervised"]).schedule.num_steps == 20
 
 
-@pytest.mark.parametrize("name", ["compare_dubai", "ablate_v4_dubai"])
+@pytest.mark.parametrize("name", ["compare_dubai", "ablate_v4_dubai", "v3_switches_dubai"])
 def test_the_studies_of_the_results_page_can_be_read(name):
     study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
     options = {name: study.options(recipe) for name, recipe in study.recipes.items()}
