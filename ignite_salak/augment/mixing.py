@@ -118,17 +118,18 @@ def draw_classes(
     """Draws half of the classes of every labelled patch, to be pasted into another one.
 
     ClassMix (Olsson et al. 2021, arXiv:2007.07936) on true labels: of the k classes present,
-    ceil(k / 2) are drawn without replacement, each next one with a probability in proportion to its
-    score among those left. Those are the ones whose exponential noise divided by the score is
-    least (Efraimidis and Spirakis 2006), which is the Gumbel top-k of the scores' logarithms.
+    k / 2, rounded down, are drawn without replacement, each next one with a probability in
+    proportion to its score among those left. Rounded up, as is usual, a patch of a single class,
+    of which aerial images have many, would cover the whole of another one. Those drawn are the ones
+    whose exponential noise divided by the score is least (Efraimidis and Spirakis 2006), which is
+    the Gumbel top-k of the scores' logarithms.
 
     Args:
         labels: class indices, int64 [B, S, S], 255 is never drawn.
         scores: float32 [C], not negative, such as ``ClassConfidence.scores()``.
         generator: CPU generator; the draws of a patch do not depend on B.
         first: position of this rank's first patch in the whole batch.
-        with_background: whether the background counts and can be drawn; if not, a patch of nothing
-            else gives nothing.
+        with_background: whether the background can be drawn; it counts as a class anyway.
 
     Returns:
         Bool [B, S, S], true on the pixels of the drawn classes.
@@ -138,6 +139,7 @@ def draw_classes(
     present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     present.scatter_(1, slots, True)
     present[:, classes] = False
+    count = present.sum(dim=1, keepdim=True) // 2
     if not with_background:
         present[:, BACKGROUND] = False
     uniform = draw_rows(len(labels), classes, generator, first)
@@ -145,7 +147,7 @@ def draw_classes(
     keys = torch.where(present[:, :classes], keys, -1.0)
     ranks = keys.argsort(dim=1, descending=True).argsort(dim=1)
     drawn = present.clone()
-    drawn[:, :classes] &= ranks < (present.sum(dim=1, keepdim=True) + 1) // 2
+    drawn[:, :classes] &= ranks < count
     return drawn.gather(1, slots).view_as(labels)
 
 

@@ -27,8 +27,8 @@ class StrongViews:
 
     In this order: random colours; boxes of the neighbour in the batch (CutMix, Yun et al. 2019,
     arXiv:1905.04899, on images and labels as in French et al. 2020, arXiv:1906.01916); pixels of
-    half of the classes of a labelled patch, its true labels with them (ClassMix, Olsson et al.
-    2021, arXiv:2007.07936, from labelled patches as in Hu et al. 2021, arXiv:2110.05474).
+    half of the classes of a labelled patch, never all, and their true labels (ClassMix, Olsson et
+    al. 2021, arXiv:2007.07936, from labelled patches as in Hu et al. 2021, arXiv:2110.05474).
 
     Attributes:
         seed: seed of the run.
