@@ -39,14 +39,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ignite_salak.losses import CombinedLoss
-from ignite_salak.pseudo_labels import PseudoLabels, content_mask, select_pseudo_labels
 from ignite_salak.randomness import torch_generator
 from ignite_salak.ranks import unwrap
-from ignite_salak.steps.device import autocast
 from ignite_salak.steps.pools import forward_pools
 from ignite_salak.steps.self_training import SelfTrainingStep
 from ignite_salak.steps.views import Views
-from ignite_salak.voting import disagreement, weighted_vote
+from ignite_salak.voting import weighted_vote
 
 __all__ = ["DiverseHeadsStep", "WeightedVoteModel", "draw_heads"]
 
@@ -103,6 +101,8 @@ class DiverseHeadsStep(SelfTrainingStep):
             "dropout", or what ``SelfTrainingStep`` refuses.
     """
 
+    vote = staticmethod(weighted_vote)
+
     def __init__(
         self,
         model: nn.Module,
@@ -158,23 +158,6 @@ class DiverseHeadsStep(SelfTrainingStep):
         if self.mode == "dropout":
             self._set_dropout()
         return super().__call__(engine, batch)
-
-    @torch.no_grad()
-    def pseudo_label(self, images: Tensor) -> tuple[PseudoLabels, Tensor]:
-        """Takes the heads' weighted vote on plain images.
-
-        Args:
-            images: float32 [B, 3, H, W] in 0-1; black pixels have no content.
-
-        Returns:
-            The pseudo-labels, and the share of pixels on which the heads differ, 0-d.
-        """
-        valid = content_mask(images)
-        model = unwrap(self.model).eval()
-        with autocast(self.device, self.precision):
-            logits = model(images)
-        pseudo = select_pseudo_labels(weighted_vote(logits), self.thresholds, valid)
-        return pseudo, disagreement(logits, valid)
 
     def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One forward pass over images [B, P, 3, S, S] of P pools and targets [B, P, S, S]."""

@@ -50,12 +50,17 @@ class SelfTrainingStep:
     Where there are several ranks, each is called with its part of the batch, and what the step
     returns is about the whole of it.
 
+    Attributes:
+        vote: makes probabilities [B, C, H, W] of logits [N, B, C, H, W]; a recipe may have its own.
+
     The step returns detached 0-d tensors: "loss", the parts of the supervised loss ("ce", "dice",
     "focal"), "st" (the self-training loss before its weight), "st_px" (kept pixels of the batch,
     background and empty pixels never among them), "st_share" (of the pixels with content),
     "disagreement" (share of the plain pixels on which the heads differ), and "st_px_per_class",
     int64 [C].
     """
+
+    vote = staticmethod(vote)
 
     def __init__(
         self,
@@ -124,7 +129,7 @@ class SelfTrainingStep:
         model = unwrap(self.model).eval()
         with autocast(self.device, self.precision):
             logits = model(images)
-        pseudo = select_pseudo_labels(vote(logits), self.thresholds, valid)
+        pseudo = select_pseudo_labels(self.vote(logits), self.thresholds, valid)
         return pseudo, disagreement(logits, valid)
 
     def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
