@@ -106,18 +106,31 @@ class TeacherOptions:
 class StrongOptions:
     """Strong views."""
 
-    colors: bool = True
-    """Random colours, grey and blur."""
-    hue: float = 0.25
-    """Largest shift of the hue, in turns."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Strongest change of brightness, contrast, saturation, and hue (in turns)."""
+    grayscale: float = 0.0
+    """Share of the unlabelled patches that become grey."""
+    blur: float = 0.0
+    """Share of the unlabelled patches that are blurred."""
     cutmix: float = 0.5
     """Share of the unlabelled patches that get a box of another one."""
     paste: bool = True
     """Paste half of the classes of a labelled patch into every unlabelled one, rare ones first."""
 
     def color_views(self) -> RandomColors | None:
-        """Returns the random colours."""
-        return RandomColors(hue=self.hue) if self.colors else None
+        """Returns the random colours, or None where nothing changes."""
+        if not any((*self.color_jitter, self.grayscale, self.blur)):
+            return None
+        brightness, contrast, saturation, hue = self.color_jitter
+        return RandomColors(
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            jitter_probability=0.8 if any(self.color_jitter) else 0.0,
+            grayscale_probability=self.grayscale,
+            blur_probability=self.blur,
+        )
 
 
 @dataclass

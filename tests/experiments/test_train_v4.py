@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from experiments.console import run_script
-from experiments.train_v4 import main
+from experiments.train_v4 import StrongOptions, main
+from ignite_salak.augment import RandomColors
 
 FOREIGN = ("--st-start-iter", "--no-use-classwise-threshold")
+COLORS = ("--color-jitter", "0.5", "0.5", "0.5", "0.25", "--grayscale=0.2", "--blur=0.5")
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def test_it_trains_and_losses_fall(run):
     "flags",
     [
         (),
-        ("--no-quantile-thresholds", "--no-colors", "--cutmix=0", "--no-paste"),
-        ("--rare-sampling", "--logit-adjustment=0.5", "--no-use-class-weights", "--doubt-weights"),
+        ("--no-quantile-thresholds", "--cutmix=0", "--no-paste", "--alignment=0"),
+        ("--rare-sampling", "--logit-adjustment=0.5", "--doubt-weights", *COLORS),
         ("--alignment=0.5", "--teacher-views=4", "--random-turns", "--aspp-rates", "2", "4"),
     ],
     ids=["default", "off", "others", "more"],
@@ -70,6 +72,15 @@ def test_resume_is_exact(run, flags):
     assert all(torch.equal(second[name], value) for name, value in first.items())
 
 
+def test_colors_are_off_until_one_of_them_is_wanted():
+    assert StrongOptions().color_views() is None
+    all_of_them = StrongOptions(color_jitter=(0.5, 0.5, 0.5, 0.25), grayscale=0.2, blur=0.5)
+    assert all_of_them.color_views() == RandomColors()
+    grey = StrongOptions(grayscale=0.3).color_views()
+    assert (grey.jitter_probability, grey.blur_probability) == (0.0, 0.0)
+    assert grey.grayscale_probability == 0.3
+
+
 def test_without_self_training_nothing_unlabelled_is_drawn(run):
     status, folder = run("off", "--st-loss-weight=0")
     assert status == 0
@@ -79,7 +90,7 @@ def test_without_self_training_nothing_unlabelled_is_drawn(run):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--hue=0.7"], "hue 0.7 is not between 0 and 0.5"),
+        (["--color-jitter", "0", "0", "0", "0.7"], "hue 0.7 is not between 0 and 0.5"),
         (["--cutmix=1.5"], "1.5"),
         (["--confidence-threshold=1.2"], "1.2"),
         (["--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
