@@ -122,6 +122,6 @@ def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
 def test_the_studies_of_the_results_page_can_be_read(name):
     study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
     options = {name: study.options(recipe) for name, recipe in study.recipes.items()}
-    assert {each.schedule.num_steps for each in options.values()} == {1000}
+    assert {each.schedule.num_steps for each in options.values()} == {2000}
     check_equal_budgets({name: budget(each) for name, each in options.items()})
     assert "labeled_4" in study.compared_lists()
