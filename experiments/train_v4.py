@@ -107,11 +107,12 @@ class StrongOptions:
     """Strong views."""
 
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """Strongest change of brightness, contrast, saturation, and hue (in turns)."""
+    """Strongest change of brightness, contrast, saturation, and hue (in turns); UniMatch has
+    0.5 0.5 0.5 0.25."""
     grayscale: float = 0.0
-    """Share of the unlabelled patches that become grey."""
+    """Share of the unlabelled patches that become grey; UniMatch has 0.2."""
     blur: float = 0.0
-    """Share of the unlabelled patches that are blurred."""
+    """Share of the unlabelled patches that are blurred; UniMatch has 0.5."""
     cutmix: float = 0.5
     """Share of the unlabelled patches that get a box of another one."""
     paste: bool = True
@@ -127,7 +128,7 @@ class StrongOptions:
             contrast=contrast,
             saturation=saturation,
             hue=hue,
-            jitter_probability=0.8 if any(self.color_jitter) else 0.0,
+            jitter_probability=RandomColors.jitter_probability if any(self.color_jitter) else 0.0,
             grayscale_probability=self.grayscale,
             blur_probability=self.blur,
         )
