@@ -52,8 +52,8 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
         arguments: the arguments; None takes those of the process.
 
     Returns:
-        Exit status: 0; 2 after an error of the user's making; 3 where another process of the run
-        is lost. ``--debug`` shows the traceback.
+        Exit status: 0; 1 where nobody reads the output any more; 2 after an error of the user's
+        making; 3 where another process of the run is lost. ``--debug`` shows the traceback.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -68,6 +68,9 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
             main([argument for argument in given if argument != "--debug"])
         leave_ranks()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and not _output_is_read():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            return 1
         if debug:
             traceback.print_exc()
         print(f"error{_which_rank()}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -88,6 +91,15 @@ def run_script(main: Callable[[Sequence[str]], None], arguments: Sequence[str] |
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _output_is_read() -> bool:
+    """False behind `| head`, which goes when it has read enough."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _which_rank() -> str:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,23 @@ def test_what_users_cause_is_one_line_and_exit_status_2(capsys, error):
 
     assert run_script(main, []) == 2
     assert capsys.readouterr().err == "error: a b\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a broken pipe is no BrokenPipeError on Windows")
+def test_a_reader_that_has_read_enough_is_no_error():
+    script = [sys.executable, "-m", "experiments.train_v3", "--help"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_any_other_broken_pipe_is_an_error(capsys):
+    def main(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert run_script(main, []) == 2
+    assert "Broken pipe" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback_and_is_no_option_of_the_script(capsys):
