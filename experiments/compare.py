@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from subprocess import list2cmdline
 
@@ -59,7 +60,7 @@ class Options:
     tables_only: bool = False
     """Only write tables and picture of the finished cells."""
     overwrite: bool = False
-    """Make cells anew whose flags, lists or threads have changed, instead of refusing."""
+    """Make cells anew whose flags, defaults, lists or threads have changed, instead of refusing."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -108,7 +109,8 @@ def _check(options: Options) -> None:
 def _stand(setting: Setting, cell: Cell, overwrite: bool) -> Standing:
     identity = setting.identity(cell)
     try:
-        return stand(setting.folder(cell), identity, cell.name)
+        now = partial(setting.study.options, cell.recipe)
+        return stand(setting.folder(cell), identity, cell.name, now)
     except ValueError:
         if not overwrite:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -339,9 +340,13 @@ def to_dict(options: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(options), default=str))
 
 
-def comparable(options: Any) -> dict[str, Any]:
-    """Returns the options that a resumed run should share with the one it continues, by flag."""
-    groups = {name: group for name, group in to_dict(options).items() if isinstance(group, dict)}
+def comparable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that a resumed run should share with the one it continues, by flag.
+
+    Args:
+        options: what ``to_dict`` returns, or config.json holds.
+    """
+    groups = {name: dict(group) for name, group in options.items() if isinstance(group, dict)}
     run = groups.pop("run")
     groups.pop("monitors")
     groups["data"].pop("cache")

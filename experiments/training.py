@@ -187,7 +187,7 @@ def train(
         "data split": data.split.digest(data.index),
     }
     state: dict[str, Any] = {
-        "run": RunDescription(fixed, comparable(options)),
+        "run": RunDescription(fixed, comparable(to_dict(options))),
         "trainer": trainer,
         "model": recipe.model,
         "optimizer": recipe.optimizer,

@@ -8,7 +8,7 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,9 @@ import psutil
 import torch
 
 from experiments.comparison.setting import differing
+from experiments.options import comparable, to_dict
 from experiments.tables import plain
+from experiments.training import RecipeOptions
 from ignite_salak.files import write_json
 from ignite_salak.metrics import scores_from_confusion
 
@@ -38,6 +40,8 @@ Result = dict[str, Any]
 
 RESULT = "cell.json"
 PROGRESS = "cell_progress.json"
+# Set for every cell, or files that count by what they hold.
+_OF_THE_CELL = ("data-root", "class-mapping", "labeled-files", "val-files", "seed", "threads")
 _SCORES = ("mIoU", "mIoU_with_background", "accuracy")
 
 
@@ -60,22 +64,32 @@ class Standing:
     process: int | None = None
 
 
-def stand(folder: Path, identity: Mapping[str, Any], name: str) -> Standing:
+def stand(
+    folder: Path,
+    identity: Mapping[str, Any],
+    name: str,
+    recipe: Callable[[], RecipeOptions] | None = None,
+) -> Standing:
     """Looks how far a cell is.
 
     Args:
         folder: of the cell.
         identity: what its result depends on, see ``Setting.identity``.
         name: of the cell, for errors.
+        recipe: returns the options that the recipe now has, defaults among them; asked where there
+            is something to compare.
 
     Raises:
-        ValueError: it was made or begun with another identity, or its files are damaged.
+        ValueError: it was made or begun with another identity or other options, or its files are
+            damaged.
     """
     for file in (RESULT, PROGRESS):
         found = _read_json(folder / file)
         if found is None:
             continue
         difference = differing(found.get("identity", {}), identity)
+        if not difference and recipe is not None:
+            difference = _differing_options(folder, recipe())
         if difference:
             raise ValueError(
                 f"cell {name} was made with {difference}: give the study another --output, or make "
@@ -249,6 +263,19 @@ def _judged(entry: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, 
 def _last_of(history: Sequence[Mapping[str, str]], name: str) -> float | None:
     values = [row[name] for row in history if row.get(name)]
     return float(values[-1]) if values else None
+
+
+def _differing_options(folder: Path, now: RecipeOptions) -> str:
+    """Says in which options, defaults too, a cell's run differs; those that one lacks are left."""
+    config = _read_json(folder / "config.json")
+    if config is None:
+        return ""
+    made, wanted = comparable(config["options"]), comparable(to_dict(now))
+    return "; ".join(
+        f"--{name} {made[name]} instead of {value}"
+        for name, value in wanted.items()
+        if name in made and name not in _OF_THE_CELL and made[name] != value
+    )
 
 
 def _is_trained(folder: Path) -> bool:

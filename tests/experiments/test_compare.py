@@ -125,6 +125,18 @@ def test_a_study_from_first_call_to_tables(call, called, study, tmp_path, capsys
     assert "supervised/two/seed_0" in line
     assert not called
 
+    # Nor may a default of the script, which no flag names.
+    change(study, "0.002", "0.003")
+    assert call("--tables-only") == 0
+    config = runs / "v3/two/seed_1/config.json"
+    content = config.read_text(encoding="utf-8")
+    assert '"gradient_clip": 10.0' in content
+    config.write_text(content.replace('"gradient_clip": 10.0', '"gradient_clip": 5.0'), "utf-8")
+    capsys.readouterr()
+    assert call() == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "v3/two/seed_1 was made with --gradient-clip 5.0 instead of 10.0" in line
+
 
 @pytest.mark.slow
 def test_overwrite_makes_only_what_has_changed_anew(call, called, study, capsys):
