@@ -48,3 +48,16 @@ def plantation(tmp_path):
 def tiny_flags():
     """Flags of a run of seconds."""
     return list(TINY)
+
+
+@pytest.fixture
+def few_masks(plantation, tmp_path):
+    """A list of two labelled photos; every mask of the others is a file that cannot be read."""
+    listing = tmp_path / "labeled.txt"
+    listing.write_text("DJI_0001.JPG\nDJI_0002.JPG\n", encoding="utf-8")
+    kept = ("DJI_0001_", "DJI_0002_")
+    hidden = [p for p in plantation.root.rglob("masks/*.png") if not p.name.startswith(kept)]
+    assert hidden
+    for path in hidden:
+        path.write_bytes(b"no mask")
+    return listing

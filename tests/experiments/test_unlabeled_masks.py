@@ -11,20 +11,15 @@ FOREIGN_TO_V4 = ("--st-start-iter", "--no-use-classwise-threshold")
 
 
 @pytest.mark.parametrize("script", [train_v3, train_v4])
-def test_no_mask_of_an_unlabelled_image_is_read(script, plantation, tiny_flags, tmp_path):
-    listing = tmp_path / "labeled.txt"
-    listing.write_text("DJI_0001.JPG\nDJI_0002.JPG\n", encoding="utf-8")
-    kept = ("DJI_0001_", "DJI_0002_")
-    hidden = [p for p in plantation.root.rglob("masks/*.png") if not p.name.startswith(kept)]
-    assert hidden
-    for path in hidden:
-        path.write_bytes(b"no mask")
+def test_no_mask_of_an_unlabelled_image_is_read(
+    script, plantation, few_masks, tiny_flags, tmp_path
+):
     flags = [
         flag for flag in tiny_flags if script is train_v3 or not flag.startswith(FOREIGN_TO_V4)
     ]
     where = [f"--data-root={plantation.root}", f"--checkpoint-dir={tmp_path / 'run'}"]
     bounds = ["--threshold-bounds", "0.1", "0.2"] if script is train_v4 else []
-    split = [f"--labeled-files={listing}", "--val-split=0.5"]
+    split = [f"--labeled-files={few_masks}", "--val-split=0.5"]
     assert run_script(script.main, [*where, *flags, *split, *bounds]) == 0
     with (tmp_path / "run" / "history.csv").open(encoding="utf-8", newline="") as file:
         assert sum(float(row["st_px"] or 0) for row in csv.DictReader(file)) > 0
