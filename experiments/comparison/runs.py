@@ -19,15 +19,14 @@ from tqdm import tqdm
 from experiments.comparison.budget import budget
 from experiments.comparison.cells import (
     RESULT,
-    Standing,
     collect,
     last_error,
     number,
     read_history,
     read_judgement,
-    write_progress,
 )
 from experiments.comparison.setting import Setting
+from experiments.comparison.standing import Standing, write_progress
 from experiments.comparison.study import Cell
 from experiments.training import RecipeOptions
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from experiments.comparison.cells import collect
+
 CLASSES = ["background", "palm", "road"]
 STUDY = {
     "about": "made up",
@@ -18,6 +20,7 @@ STUDY = {
     "baseline": "supervised",
     "upper_bound": {"recipe": "supervised", "list": "all"},
 }
+IDENTITY = {"script": "train_v3", "flags": {"num-steps": "--num-steps 20"}, "seed": 3}
 
 
 def write_study(folder: Path, changes=None, lists=True):
@@ -61,3 +64,22 @@ def judged(iteration, score):
         return None
     ious = {"background": 0.9, "palm": score + 0.1, "road": score - 0.1}
     return {"iteration": iteration, "mIoU": score, "IoU": ious}
+
+
+def save(folder, name, content):
+    """Writes a JSON file of a cell."""
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def gather(folder, **judgement):
+    """Makes cell.json of what a run has left."""
+    return collect(
+        folder,
+        recipe="v3",
+        listing="four",
+        identity=IDENTITY,
+        budget={"num-steps": 20},
+        flags=["--seed", "3"],
+        seconds=90.0,
+        judgement=judgement,
+    )

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments.comparison.cells import Standing
 from experiments.comparison.plan import Pace, _short, pace_of_cells, plan_table, side_by_side
 from experiments.comparison.setting import Setting
+from experiments.comparison.standing import Standing
 from experiments.comparison.study import by_flag, read_study
 from tests.experiments.comparison.made_up import write_study
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import experiments.comparison.runs as runs
-from experiments.comparison.cells import stand, write_progress
 from experiments.comparison.setting import Setting
+from experiments.comparison.standing import stand, write_progress
 from experiments.comparison.study import by_flag, read_study
 from tests.experiments.comparison.made_up import CLASSES, write_study
 
