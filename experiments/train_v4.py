@@ -51,14 +51,16 @@ class TeacherOptions:
 
     st_loss_weight: float = 1.0
     """Factor of the pseudo-labels' loss; 0 switches self-training off."""
-    st_ramp_iters: int = 500
+    st_ramp_iters: int = 800
     """Iterations over which that factor grows."""
     quantile_thresholds: bool = True
     """Thresholds that keep the same share of every class; otherwise --confidence-threshold."""
     confidence_threshold: float = 0.9
-    """Threshold of all classes without --quantile-thresholds, and where these start."""
+    """Threshold of all classes without --quantile-thresholds."""
     keep_share: tuple[float, float] = (0.5, 0.8)
     """Share of the pixels predicted as a class that is kept, at the start and at the end."""
+    threshold_start: float = 0.6
+    """Where quantile thresholds start; high, only the easiest class passes at first."""
     threshold_bounds: tuple[float, float] = (0.5, 0.95)
     """Smallest and largest quantile threshold."""
     threshold_decay: float = 0.999
@@ -96,7 +98,7 @@ class TeacherOptions:
             shares=self.keep_share,
             ramp=steps,
             decay=self.threshold_decay,
-            start=self.confidence_threshold,
+            start=self.threshold_start,
             bounds=self.threshold_bounds,
             device=device,
         )

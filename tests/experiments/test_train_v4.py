@@ -92,7 +92,8 @@ def test_without_self_training_nothing_unlabelled_is_drawn(run):
     [
         (["--color-jitter", "0", "0", "0", "0.7"], "hue 0.7 is not between 0 and 0.5"),
         (["--cutmix=1.5"], "1.5"),
-        (["--confidence-threshold=1.2"], "1.2"),
+        (["--threshold-start=1.2"], "start 1.2 of the thresholds"),
+        (["--no-quantile-thresholds", "--confidence-threshold=1.2"], "confidence threshold 1.2"),
         (["--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
         (["--st-loss-weight=-1"], "--st-loss-weight -1"),
         (["--alignment=2"], "--alignment 2.0 is not between 0 and 1"),
