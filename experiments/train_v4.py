@@ -37,9 +37,10 @@ from ignite_salak.data.balance import clipped_weights
 from ignite_salak.data.loaders import RareClasses
 from ignite_salak.handlers import EMAUpdater
 from ignite_salak.losses import CombinedLoss
+from ignite_salak.ranks import is_first
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.device import resolve_precision
-from ignite_salak.steps.mean_teacher import AlignedModel
+from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
@@ -77,6 +78,23 @@ class TeacherOptions:
         if self.quantile_thresholds:
             return "raise --keep-share, or lower --threshold-bounds"
         return "lower --confidence-threshold"
+
+    def print_hints(self, steps: int) -> None:
+        """Prints which options do less than they seem to, in a run of so many steps."""
+        if self.st_loss_weight == 0 or not is_first():
+            return
+        if steps < self.st_ramp_iters:
+            print(
+                f"hint: --st-ramp-iters {self.st_ramp_iters} is longer than the run; pseudo-labels "
+                f"reach {ramp_up(steps, self.st_ramp_iters):.0%} of their weight"
+            )
+        unused = self.confidence_threshold != type(self).confidence_threshold
+        if self.quantile_thresholds and unused:
+            print(
+                f"hint: --confidence-threshold {self.confidence_threshold:g} is not used without "
+                "--no-quantile-thresholds; quantile thresholds begin at --threshold-start "
+                f"{self.threshold_start:g}"
+            )
 
     def distribution_alignment(
         self, data: RunData, device: torch.device
@@ -194,6 +212,7 @@ def main(arguments: Sequence[str]) -> None:
     device = prepare(run)
     precision = resolve_precision(run.precision, device)
     print_learning_rate_hint(schedule)
+    teacher.print_hints(schedule.num_steps)
 
     # Data
     panels = options.monitors.panels

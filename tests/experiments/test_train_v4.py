@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.console import run_script
-from experiments.train_v4 import StrongOptions, main
+from experiments.train_v4 import StrongOptions, TeacherOptions, main
 from ignite_salak.augment import RandomColors
 
 FOREIGN = ("--st-start-iter", "--no-use-classwise-threshold")
@@ -79,6 +79,29 @@ def test_colors_are_off_until_one_of_them_is_wanted():
     grey = StrongOptions(grayscale=0.3).color_views()
     assert (grey.jitter_probability, grey.blur_probability) == (0.0, 0.0)
     assert grey.grayscale_probability == 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "said"),
+    [
+        ({}, 800, []),
+        ({}, 400, ["--st-ramp-iters 800 is longer than the run; pseudo-labels reach 29% of"]),
+        ({"confidence_threshold": 0.8}, 800, ["--confidence-threshold 0.8 is not used without"]),
+        ({"confidence_threshold": 0.8, "quantile_thresholds": False}, 800, []),
+        ({"confidence_threshold": 0.8, "st_loss_weight": 0.0}, 400, []),
+    ],
+)
+def test_options_that_do_less_than_they_seem_to_are_told(capsys, options, steps, said):
+    TeacherOptions(**options).print_hints(steps)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(said)
+    assert all(line.startswith(f"hint: {text}") for line, text in zip(lines, said, strict=True))
+
+
+def test_hints_stand_in_the_output_of_a_run(run, capsys):
+    status, _ = run("hinted", "--num-steps=4", "--st-ramp-iters=5")
+    assert status == 0
+    assert "hint: --st-ramp-iters 5 is longer than the run" in capsys.readouterr().out
 
 
 def test_without_self_training_nothing_unlabelled_is_drawn(run):
