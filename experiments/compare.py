@@ -20,10 +20,11 @@ from subprocess import list2cmdline
 import tyro
 
 from experiments.comparison.budget import budget, check_equal_budgets
+from experiments.comparison.cell_run import CellRun
 from experiments.comparison.cells import Result, read_result
 from experiments.comparison.figure import comparison_figure
 from experiments.comparison.plan import Pace, pace_of_cells, pace_of_steps, plan_table
-from experiments.comparison.runs import CellRun, run_cells
+from experiments.comparison.runs import run_cells
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing, stand
 from experiments.comparison.study import Cell, Study, read_study

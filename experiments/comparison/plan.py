@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from experiments.comparison.cell_run import run_process
 from experiments.comparison.cells import last_error, read_history, read_result
-from experiments.comparison.runs import run_process
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing
 from experiments.comparison.study import Cell, by_flag

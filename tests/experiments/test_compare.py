@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import experiments.comparison.cell_run
 import experiments.comparison.plan
 import experiments.comparison.runs
 from experiments.compare import main
@@ -42,7 +43,7 @@ def called(monkeypatch):
         calls.append((script, by_flag(flags, "flags")))
         return InProcess(script, flags, log)
 
-    for module in (experiments.comparison.runs, experiments.comparison.plan):
+    for module in (experiments.comparison.cell_run, experiments.comparison.plan):
         monkeypatch.setattr(module, "run_process", run)
     monkeypatch.setattr(experiments.comparison.runs, "_LOOK_EVERY", 0.0)
     return calls

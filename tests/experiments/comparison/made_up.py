@@ -1,9 +1,14 @@
 """Made-up studies and cells for the tests of the comparison."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+from experiments.comparison.cell_run import CellRun
 from experiments.comparison.cells import collect
+from experiments.comparison.standing import stand
+from experiments.comparison.study import by_flag
 
 CLASSES = ["background", "palm", "road"]
 STUDY = {
@@ -20,6 +25,20 @@ STUDY = {
     "baseline": "supervised",
     "upper_bound": {"recipe": "supervised", "list": "all"},
 }
+RUN = """
+import json, pathlib, sys, time
+folder, status, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+last = {"iteration": 20, "score": 0.5, "confusion": [[9, 0, 0], [0, 4, 1], [0, 1, 4]]}
+summary = {"state": "completed", "classes": %r, "last": last, "best": last, "warnings": []}
+(folder / "history.csv").write_text("iteration,validation/mIoU\\n20,0.5\\n")
+(folder / "summary.json").write_text(json.dumps(summary))
+time.sleep(seconds)
+if status == 0:
+    (folder / "final_model.pth").write_bytes(b"")
+else:
+    print("error: it went wrong", flush=True)
+sys.exit(max(0, status))
+"""
 IDENTITY = {"script": "train_v3", "flags": {"num-steps": "--num-steps 20"}, "seed": 3}
 
 
@@ -83,3 +102,46 @@ def gather(folder, **judgement):
         seconds=90.0,
         judgement=judgement,
     )
+
+
+class Stage:
+    """Starts small processes in place of the scripts; keeps what was called."""
+
+    def __init__(self):
+        self.calls = []
+        self.status = {}
+        self.seconds = 0.0
+        self.running = 0
+
+    def __call__(self, script, flags, log):
+        groups = by_flag(flags, "flags")
+        self.calls.append((script, groups))
+        folder = groups.get("checkpoint-dir", groups.get("output", ("", "")))[1]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if script == "evaluate":
+            judged = [{"name": "all", "precision": 0.8, "kept_share": 0.5}]
+            content = {
+                "scores": {"mIoU": 0.4},
+                "patches": 3,
+                "pseudo_labels": {"judged": judged},
+            }
+            Path(folder, "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+        key = script if script == "evaluate" else groups["seed"][1]
+        status = str(self.status.get(key, 0))
+        code = [sys.executable, "-c", RUN % CLASSES, folder, status, str(self.seconds)]
+        with log.open("a", encoding="utf-8") as file:
+            return subprocess.Popen(code, stdout=file, stderr=file)
+
+
+def cell_runs(setting, count):
+    """Returns the first cells of V3, ready to start."""
+    cells = setting.study.cells(["v3"])[:count]
+    return [
+        CellRun(
+            setting,
+            cell,
+            setting.study.options(cell.recipe),
+            stand(setting.folder(cell), setting.identity(cell), cell.name),
+        )
+        for cell in cells
+    ]
