@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
-from ignite_salak.data.orthomosaics import MaskTable, OrthoImage, OrthoMask
+from ignite_salak.data.ortho_masks import MaskTable, OrthoMask
+from ignite_salak.data.orthomosaics import OrthoImage
 
 __all__ = ["Header", "ImageSource", "MaskSource", "read_header"]
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from ignite_salak.classes import IGNORE_INDEX, ClassMap
 from ignite_salak.data.decoding import BadFileError, MaskReader
-from ignite_salak.data.orthomosaics import MaskTable, OrthoImage, OrthoMask, same_ground
+from ignite_salak.data.ortho_masks import MaskTable, OrthoMask
+from ignite_salak.data.orthomosaics import OrthoImage, same_ground
 from ignite_salak.data.patches import IMAGE_SUFFIXES, scan_patches
 from ignite_salak.data.sources import Header, read_header
 

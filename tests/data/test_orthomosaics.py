@@ -8,41 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ignite_salak.data.decoding import BadFileError, MaskReader
-from ignite_salak.data.orthomosaics import OrthoImage, OrthoMask, same_ground
+from ignite_salak.data.decoding import BadFileError
+from ignite_salak.data.ortho_masks import OrthoMask
+from ignite_salak.data.orthomosaics import OrthoImage, same_ground
+from tests.data.made_up import HEIGHT, LABELS, PIXELS, WIDTH
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
-
-HEIGHT, WIDTH = 300, 40
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(1, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-LABELS = RNG.integers(0, 3, (HEIGHT, WIDTH)).astype(np.uint8)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Returns a function that writes [H, W] or [H, W, B] as a GeoTIFF."""
-
-    def save(name, pixels, colormap=None, left=500.0, crs="EPSG:32749", **options):
-        bands = np.atleast_3d(pixels).transpose(2, 0, 1)
-        profile = {"driver": "GTiff", "count": len(bands), "dtype": bands.dtype.name} | options
-        transform = rasterio.transform.from_origin(left, 9000, 0.5, 0.5)
-        path = tmp_path / name
-        with rasterio.open(
-            path,
-            "w",
-            height=bands.shape[1],
-            width=bands.shape[2],
-            transform=transform,
-            crs=crs,
-            **profile,
-        ) as file:
-            file.write(bands)
-            if colormap:
-                file.write_colormap(1, colormap)
-        return path
-
-    return save
 
 
 def name_bands(path, *kinds):
@@ -61,198 +32,129 @@ def read(path, top=0, bottom=HEIGHT):
         return image.read(top, bottom)
 
 
-def read_mask(path, classes, image=None, mask_format="index"):
-    with closing(OrthoMask(path)) as mask:
-        table = mask.study(MaskReader(classes, mask_format), image)
-        return mask.read(0, mask.height, table), table
+def test_rows(geotiff):
+    pixels, valid = read(geotiff("a.tif", PIXELS), 100, 180)
+    assert pixels.dtype == np.uint8 and valid.all()
+    np.testing.assert_array_equal(pixels, PIXELS[100:180])
 
 
-class TestImages:
-    def test_rows(self, write):
-        pixels, valid = read(write("a.tif", PIXELS), 100, 180)
-        assert pixels.dtype == np.uint8 and valid.all()
-        np.testing.assert_array_equal(pixels, PIXELS[100:180])
-
-    @pytest.mark.parametrize("nodata", [0, 255, 7])
-    def test_nodata_is_black(self, write, nodata):
-        stored = PIXELS.copy()
-        stored[:50] = nodata
-        stored[60, 5] = (nodata, 9, 9)  # one band alone does not make a pixel nodata
-        pixels, valid = read(write("a.tif", stored, nodata=nodata))
-        assert not valid[:50].any() and valid[50:].all()
-        assert not pixels[:50].any()
-        np.testing.assert_array_equal(pixels[50:], stored[50:])
-
-    def test_transparent_is_black(self, write):
-        alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
-        alpha[:, :7] = 0
-        alpha[:, 7] = 1
-        pixels, valid = read(write("a.tif", np.concatenate([PIXELS, alpha], axis=2)))
-        assert not valid[:, :7].any() and valid[:, 7:].all() and not pixels[:, :7].any()
-        np.testing.assert_array_equal(pixels[:, 7:], PIXELS[:, 7:])
-
-    def test_one_band_is_grey(self, write):
-        pixels, _ = read(write("a.tif", PIXELS[..., 0]))
-        np.testing.assert_array_equal(pixels, np.repeat(PIXELS[..., :1], 3, axis=2))
-
-    def test_palette(self, write, classes):
-        colors = dict(enumerate(classes.colors))
-        pixels, _ = read(write("a.tif", LABELS, colors))
-        np.testing.assert_array_equal(pixels, classes.palette[LABELS])
-
-    def test_bands_are_taken_by_their_colour(self, write):
-        path = write("a.tif", np.concatenate([PIXELS[..., ::-1], PIXELS[..., :2]], axis=2))
-        name_bands(path, "blue", "green", "red", "undefined", "undefined")
-        np.testing.assert_array_equal(read(path)[0], PIXELS)
-        assert notes(path) == [
-            "red, green and blue are used, not band 4 (undefined), 5 (undefined)"
-        ]
-
-    def test_three_bands_without_colours_are_taken_in_order_and_said(self, write):
-        path = write("a.tif", PIXELS, photometric="MINISBLACK")
-        np.testing.assert_array_equal(read(path)[0], PIXELS)
-        assert notes(path) == [
-            "bands 1, 2, 3 are taken for red, green and blue; the file does not say so"
-        ]
-
-    def test_three_bands_whose_colours_contradict_the_order_are_refused(self, write):
-        path = write("a.tif", PIXELS, photometric="MINISBLACK")
-        name_bands(path, "blue", "green", "undefined")
-        with pytest.raises(BadFileError, match=r"\(blue, green, undefined\): which are red"):
-            OrthoImage(path)
-
-    def test_bands_can_be_given(self, write):
-        path = write("a.tif", np.concatenate([PIXELS, PIXELS[..., :1]], axis=2))
-        with closing(OrthoImage(path, bands=(4, 3, 2))) as image:
-            pixels, _ = image.read(0, HEIGHT)
-            assert image.notes == []
-        np.testing.assert_array_equal(pixels, PIXELS[..., [0, 2, 1]])
-
-    def test_transparent_colours_of_a_palette_have_no_content(self, tmp_path):
-        image = Image.fromarray(LABELS)
-        image.putpalette([9, 8, 7, 10, 20, 30, 200, 100, 50])
-        image.save(tmp_path / "a.png", transparency=1)
-        pixels, valid = read(tmp_path / "a.png", 100, 180)
-        colors = np.array([[9, 8, 7], [0, 0, 0], [200, 100, 50]])
-        np.testing.assert_array_equal(valid, LABELS[100:180] != 1)
-        np.testing.assert_array_equal(pixels, colors[LABELS[100:180]])
-        with closing(OrthoImage(tmp_path / "a.png")) as image:
-            np.testing.assert_array_equal(image.valid(100, 180), valid)
-
-    def test_few_bits_are_read_by_their_palette_or_refused(self, write, classes):
-        path = write("a.tif", LABELS, dict(enumerate(classes.colors)), nbits=4)
-        np.testing.assert_array_equal(read(path)[0], classes.palette[LABELS])
-        for name, bits in (("grey.tif", 4), ("black.tif", 1)):
-            pixels = PIXELS[..., : 1 if bits == 4 else 3] >> (8 - bits)
-            with pytest.raises(BadFileError, match=f"{name}: {bits} bits a channel; convert"):
-                OrthoImage(write(name, pixels, nbits=bits))
-
-    def test_a_missing_georeference_is_nothing_to_warn_of(self, save, tmp_path, recwarn):
-        read(save(tmp_path / "a.png", PIXELS))
-        assert not recwarn.list
-
-    @pytest.mark.parametrize(
-        ("pixels", "options", "message"),
-        [
-            (PIXELS.astype(np.uint16), {}, "uint16 pixels; convert the image to 8-bit RGB"),
-            (PIXELS.astype(np.float32), {}, "float32 pixels"),
-            (np.repeat(PIXELS[..., :1], 4, axis=2), {"photometric": "MINISBLACK"}, "4 bands"),
-            (PIXELS[..., :2], {"photometric": "MINISBLACK"}, "2 bands"),
-        ],
-    )
-    def test_refused_by_name(self, write, pixels, options, message):
-        path = write("a.tif", pixels, **options)
-        with pytest.raises(BadFileError, match=message) as caught:
-            OrthoImage(path)
-        assert str(caught.value).startswith(f"{path}: ")
-
-    def test_damaged(self, write):
-        path = write("a.tif", PIXELS, compress="deflate")
-        content = path.read_bytes()
-        path.write_bytes(content[:8] + bytes(8) + content[16:])
-        with pytest.raises(BadFileError, match="cannot be") as caught:
-            read(path)
-        assert str(caught.value).startswith(f"{path}: ")
-
-    def test_truncated(self, write):
-        path = write("a.tif", PIXELS, compress="deflate")
-        path.write_bytes(path.read_bytes()[: PIXELS.size // 2])
-        with pytest.raises(BadFileError, match=r"cannot be (opened|decoded)"):
-            read(path)
+@pytest.mark.parametrize("nodata", [0, 255, 7])
+def test_nodata_is_black(geotiff, nodata):
+    stored = PIXELS.copy()
+    stored[:50] = nodata
+    stored[60, 5] = (nodata, 9, 9)  # one band alone does not make a pixel nodata
+    pixels, valid = read(geotiff("a.tif", stored, nodata=nodata))
+    assert not valid[:50].any() and valid[50:].all()
+    assert not pixels[:50].any()
+    np.testing.assert_array_equal(pixels[50:], stored[50:])
 
 
-class TestMasks:
-    def test_indices_colours_and_palettes(self, write, classes):
-        shuffled = np.array([2, 0, 1], np.uint8)
-        stored = np.argsort(shuffled).astype(np.uint8)[LABELS]
-        colors = {i: classes.colors[c] for i, c in enumerate(shuffled)}
-        for path in (
-            write("index.tif", LABELS),
-            write("wide.tif", LABELS.astype(np.uint16)),
-            write("signed.tif", LABELS.astype(np.int32)),
-            write("three.tif", np.repeat(LABELS[..., None], 3, axis=2)),
-            write("colors.tif", classes.palette[LABELS]),
-            write("palette.tif", stored, colors),
-        ):
-            mask, table = read_mask(path, classes)
-            assert mask.dtype == np.uint8 and not table.unlisted
-            np.testing.assert_array_equal(mask, LABELS, err_msg=path.name)
-            counts = np.zeros(256, np.int64)
-            np.add.at(counts, table.labels, table.counts)
-            assert counts[:3].tolist() == np.bincount(LABELS.ravel()).tolist()
+def test_transparent_is_black(geotiff):
+    alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+    alpha[:, :7] = 0
+    alpha[:, 7] = 1
+    pixels, valid = read(geotiff("a.tif", np.concatenate([PIXELS, alpha], axis=2)))
+    assert not valid[:, :7].any() and valid[:, 7:].all() and not pixels[:, :7].any()
+    np.testing.assert_array_equal(pixels[:, 7:], PIXELS[:, 7:])
 
-    def test_one_decision_for_the_whole_file(self, write, classes):
-        # The first strip alone is black and could be indices.
-        labels = LABELS.copy()
-        labels[:256] = 0
-        other = classes.__class__(("a", "b", "c"), ((9, 9, 9), (255, 50, 10), (0, 0, 0)))
-        mask, _ = read_mask(write("a.tif", other.palette[labels]), other)
-        np.testing.assert_array_equal(mask, labels)
 
-    def test_in_colors(self, write, classes):
-        labels = np.zeros_like(LABELS)
-        labels[299, 39] = 1
-        for pixels, expected in (
-            (classes.palette[labels], True),
-            (np.repeat(labels[..., None], 3, axis=2), False),
-            (labels, False),
-        ):
-            with closing(OrthoMask(write("a.tif", pixels))) as mask:
-                assert mask.in_colors() is expected
+def test_one_band_is_grey(geotiff):
+    pixels, _ = read(geotiff("a.tif", PIXELS[..., 0]))
+    np.testing.assert_array_equal(pixels, np.repeat(PIXELS[..., :1], 3, axis=2))
 
-    def test_unlisted_colours_are_counted_where_the_image_has_content(self, write, classes):
-        colors = classes.palette[LABELS]
-        colors[:20] = (1, 2, 3)
-        stored = PIXELS.copy()
-        stored[:15] = 0
-        with closing(OrthoImage(write("image.tif", stored, nodata=0))) as image:
-            mask, table = read_mask(write("mask.tif", colors), classes, image)
-        assert table.unlisted == {(1, 2, 3): 5 * WIDTH}
-        assert table.counts.sum() == (HEIGHT - 15) * WIDTH
-        assert (mask[:20] == 255).all()
-        np.testing.assert_array_equal(mask[20:], LABELS[20:])
 
-    def test_nodata_of_the_mask_is_ignored(self, write, classes):
-        mask, table = read_mask(write("a.tif", LABELS, nodata=0), classes)
-        np.testing.assert_array_equal(mask, np.where(LABELS == 0, 255, LABELS))
-        assert table.counts.sum() == (LABELS > 0).sum()
+def test_palette(geotiff, classes):
+    colors = dict(enumerate(classes.colors))
+    pixels, _ = read(geotiff("a.tif", LABELS, colors))
+    np.testing.assert_array_equal(pixels, classes.palette[LABELS])
 
-    def test_nothing_but_nodata(self, write, classes):
-        mask, table = read_mask(write("a.tif", np.zeros_like(LABELS), nodata=0), classes)
-        assert (mask == 255).all() and not table.counts.sum()
 
-    def test_refused_by_name(self, write, classes):
-        bad = LABELS.copy()
-        bad[299, 0] = 7
-        for path, message in (
-            (write("index.tif", bad), "index 7 is out of range"),
-            (write("float.tif", LABELS.astype(np.float32)), "float32 pixels"),
-            (write("deep.tif", classes.palette[LABELS].astype(np.uint16)), "uint16 pixels"),
-            (write("relief.tif", np.arange(70000, dtype=np.int32)[None]), "no mask"),
-        ):
-            with pytest.raises(BadFileError, match=message) as caught:
-                read_mask(path, classes)
-            assert str(caught.value).startswith(f"{path}: ")
+def test_bands_are_taken_by_their_colour(geotiff):
+    path = geotiff("a.tif", np.concatenate([PIXELS[..., ::-1], PIXELS[..., :2]], axis=2))
+    name_bands(path, "blue", "green", "red", "undefined", "undefined")
+    np.testing.assert_array_equal(read(path)[0], PIXELS)
+    assert notes(path) == ["red, green and blue are used, not band 4 (undefined), 5 (undefined)"]
+
+
+def test_three_bands_without_colours_are_taken_in_order_and_said(geotiff):
+    path = geotiff("a.tif", PIXELS, photometric="MINISBLACK")
+    np.testing.assert_array_equal(read(path)[0], PIXELS)
+    assert notes(path) == [
+        "bands 1, 2, 3 are taken for red, green and blue; the file does not say so"
+    ]
+
+
+def test_three_bands_whose_colours_contradict_the_order_are_refused(geotiff):
+    path = geotiff("a.tif", PIXELS, photometric="MINISBLACK")
+    name_bands(path, "blue", "green", "undefined")
+    with pytest.raises(BadFileError, match=r"\(blue, green, undefined\): which are red"):
+        OrthoImage(path)
+
+
+def test_bands_can_be_given(geotiff):
+    path = geotiff("a.tif", np.concatenate([PIXELS, PIXELS[..., :1]], axis=2))
+    with closing(OrthoImage(path, bands=(4, 3, 2))) as image:
+        pixels, _ = image.read(0, HEIGHT)
+        assert image.notes == []
+    np.testing.assert_array_equal(pixels, PIXELS[..., [0, 2, 1]])
+
+
+def test_transparent_colours_of_a_palette_have_no_content(tmp_path):
+    image = Image.fromarray(LABELS)
+    image.putpalette([9, 8, 7, 10, 20, 30, 200, 100, 50])
+    image.save(tmp_path / "a.png", transparency=1)
+    pixels, valid = read(tmp_path / "a.png", 100, 180)
+    colors = np.array([[9, 8, 7], [0, 0, 0], [200, 100, 50]])
+    np.testing.assert_array_equal(valid, LABELS[100:180] != 1)
+    np.testing.assert_array_equal(pixels, colors[LABELS[100:180]])
+    with closing(OrthoImage(tmp_path / "a.png")) as image:
+        np.testing.assert_array_equal(image.valid(100, 180), valid)
+
+
+def test_few_bits_are_read_by_their_palette_or_refused(geotiff, classes):
+    path = geotiff("a.tif", LABELS, dict(enumerate(classes.colors)), nbits=4)
+    np.testing.assert_array_equal(read(path)[0], classes.palette[LABELS])
+    for name, bits in (("grey.tif", 4), ("black.tif", 1)):
+        pixels = PIXELS[..., : 1 if bits == 4 else 3] >> (8 - bits)
+        with pytest.raises(BadFileError, match=f"{name}: {bits} bits a channel; convert"):
+            OrthoImage(geotiff(name, pixels, nbits=bits))
+
+
+def test_a_missing_georeference_is_nothing_to_warn_of(save, tmp_path, recwarn):
+    read(save(tmp_path / "a.png", PIXELS))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "message"),
+    [
+        (PIXELS.astype(np.uint16), {}, "uint16 pixels; convert the image to 8-bit RGB"),
+        (PIXELS.astype(np.float32), {}, "float32 pixels"),
+        (np.repeat(PIXELS[..., :1], 4, axis=2), {"photometric": "MINISBLACK"}, "4 bands"),
+        (PIXELS[..., :2], {"photometric": "MINISBLACK"}, "2 bands"),
+    ],
+)
+def test_refused_by_name(geotiff, pixels, options, message):
+    path = geotiff("a.tif", pixels, **options)
+    with pytest.raises(BadFileError, match=message) as caught:
+        OrthoImage(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_damaged(geotiff):
+    path = geotiff("a.tif", PIXELS, compress="deflate")
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + bytes(8) + content[16:])
+    with pytest.raises(BadFileError, match="cannot be") as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_truncated(geotiff):
+    path = geotiff("a.tif", PIXELS, compress="deflate")
+    path.write_bytes(path.read_bytes()[: PIXELS.size // 2])
+    with pytest.raises(BadFileError, match=r"cannot be (opened|decoded)"):
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -265,14 +167,14 @@ class TestMasks:
         ({"crs": None}, True),
     ],
 )
-def test_same_ground(write, options, expected):
-    image, mask = write("image.tif", PIXELS), write("mask.tif", LABELS, **options)
+def test_same_ground(geotiff, options, expected):
+    image, mask = geotiff("image.tif", PIXELS), geotiff("mask.tif", LABELS, **options)
     with closing(OrthoImage(image)) as ours, closing(OrthoMask(mask)) as theirs:
         assert same_ground(ours, theirs) is expected
 
 
-def test_without_rasterio_the_error_says_what_to_install(write, monkeypatch):
-    path = write("a.tif", PIXELS)
+def test_without_rasterio_the_error_says_what_to_install(geotiff, monkeypatch):
+    path = geotiff("a.tif", PIXELS)
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(ImportError, match=r'pip install "ignite-salak\[geo\]"') as caught:
         OrthoImage(path)
@@ -299,10 +201,10 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
-def test_memory_does_not_grow_with_the_image(write):
+def test_memory_does_not_grow_with_the_image(geotiff):
     # 123 megabytes decoded, of which GDAL may keep 16.
     pixels = np.full((4096, 10000, 3), 9, np.uint8)
-    path = write("a.tif", pixels, tiled=True, blockxsize=512, blockysize=512, compress="deflate")
+    path = geotiff("a.tif", pixels, tiled=True, blockxsize=512, blockysize=512, compress="deflate")
     result = subprocess.run(
         [sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, check=True
     )
