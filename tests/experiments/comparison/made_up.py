@@ -111,7 +111,6 @@ class Stage:
         self.calls = []
         self.status = {}
         self.seconds = 0.0
-        self.running = 0
 
     def __call__(self, script, flags, log):
         groups = by_flag(flags, "flags")
