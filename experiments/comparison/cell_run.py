@@ -27,7 +27,7 @@ __all__ = ["CellRun", "judge_flags", "run_process"]
 
 _NOTE_EVERY = 10.0  # seconds; what a kill -9 can make the minutes of a cell forget
 
-LOG = "log.txt"
+_LOG = "log.txt"
 _JUDGEMENT = "unlabeled"
 
 
@@ -114,7 +114,7 @@ class CellRun:
         """Starts what is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._standing.state == "open":
-            for name in (RESULT, LOG):
+            for name in (RESULT, _LOG):
                 (self.folder / name).unlink(missing_ok=True)
         if self._standing.trained:
             self._judge_or_finish()
@@ -164,7 +164,7 @@ class CellRun:
 
     def _launch(self, script: str, flags: Sequence[str]) -> None:
         self._started = time.monotonic()
-        self._process = run_process(script, flags, self.folder / LOG)
+        self._process = run_process(script, flags, self.folder / _LOG)
         self._note(self._process.pid)
 
     def _note(self, process: int | None) -> None:
@@ -199,7 +199,7 @@ class CellRun:
         if status == 0:
             self._finish(read_judgement(self.folder / _JUDGEMENT, seconds))
         elif status == 2:  # such as: all photos with masks are trained on, as for the upper bound
-            self._finish({"not_judged": last_error(self.folder / LOG)})
+            self._finish({"not_judged": last_error(self.folder / _LOG)})
         else:
             self._fail(status)
 
@@ -221,5 +221,5 @@ class CellRun:
         self.iteration = self.result["last"]["iteration"]
 
     def _fail(self, status: int) -> None:
-        log = self.folder / LOG
+        log = self.folder / _LOG
         self.failure = f"{self._phase} ended with status {status}: {last_error(log)} ({log})"
