@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ from experiments.tables import (
     write_confusion,
     write_qualities,
 )
+from ignite_salak.alignment import align
 from ignite_salak.data.balance import inspect_masks
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
@@ -165,10 +167,13 @@ def main(arguments: Sequence[str]) -> None:
     scores = ClassIoU(names, device)
     band = BoundaryBandIoU(names, prediction.boundary_width, device)
     metrics: dict[str, Metric] = {"scores": scores, "band": band}
+    shift, factors = None, pseudo.factors(saved)
+    if factors is not None:
+        shift = partial(align, factors=torch.tensor(factors, device=device))
     if pseudo.pseudo_labels:
         metrics["pseudo_labels"] = PseudoLabelQuality(names, device=device)
     evaluator = create_evaluator(
-        model, metrics, device=device, precision=precision, predict=predict
+        model, metrics, device=device, precision=precision, predict=predict, shift=shift
     )
     output.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
@@ -193,7 +198,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     if pseudo.pseudo_labels:
         counts: PseudoLabelCounts = evaluator.state.metrics["pseudo_labels"]
-        report["pseudo_labels"] = judge_pseudo_labels(counts, thresholds, pseudo)
+        report["pseudo_labels"] = judge_pseudo_labels(counts, thresholds, factors, pseudo)
         write_qualities(output / "pseudo_labels.csv", counts)
         figure = precision_curves(
             counts, saved.classes, thresholds, pseudo, f"pseudo-labels of {title}"

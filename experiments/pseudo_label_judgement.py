@@ -33,6 +33,15 @@ class PseudoLabelOptions:
     """Share of the kept pixels that should be right, for the suggested thresholds."""
     min_pixels: int = 1000
     """Thresholds that keep fewer pixels of a class prove nothing and are not suggested."""
+    alignment: bool = True
+    """Shift the votes as V4's training did when the checkpoint was saved; V3's never are."""
+
+    def factors(self, saved: SavedModel) -> list[float] | None:
+        """Returns what the votes for every class are multiplied by; None for votes as they are."""
+        factors = saved.facts.get("alignment")
+        if not self.alignment or factors is None:
+            return None
+        return [factors[name] for name in saved.classes.names]
 
     def thresholds(self, saved: SavedModel) -> list[float]:
         """Returns the threshold of every class."""
@@ -51,11 +60,25 @@ class PseudoLabelOptions:
 
 
 def judge_pseudo_labels(
-    counts: PseudoLabelCounts, thresholds: Sequence[float], options: PseudoLabelOptions
+    counts: PseudoLabelCounts,
+    thresholds: Sequence[float],
+    factors: Sequence[float] | None,
+    options: PseudoLabelOptions,
 ) -> dict[str, Any]:
-    """Prints what thresholds do and which would do better; returns it for metrics.json."""
+    """Prints what thresholds do and which would do better; returns it for metrics.json.
+
+    Args:
+        counts: of the labels and their confidence.
+        thresholds: one per class.
+        factors: what the votes were multiplied by, one per class, or None.
+        options: what to suggest.
+    """
     wanted, least = options.wanted_precision, options.min_pixels
     judged = counts.judge(thresholds)
+    alignment = None if factors is None else dict(zip(counts.names, factors, strict=True))
+    if alignment is not None:
+        shown = ", ".join(f"{name} {factor:.2f}" for name, factor in alignment.items())
+        print(f"\nVotes are multiplied as in training (--no-alignment: as they are): {shown}")
     print(
         "\nPseudo-labels at the thresholds in force (background is never kept; 'of truth': of the"
     )
@@ -65,16 +88,17 @@ def judge_pseudo_labels(
     suggested, notes = _suggest(counts, thresholds, wanted, least)
     print(f"\nLowest thresholds for a precision of {wanted:g}, from {least:,} kept pixels on\n")
     print("\n".join([quality_table(counts.judge(suggested)), *notes]))
-    names = [counts.names[index] for index in counts.foreground]
-    proposal = {name: suggested[counts.names.index(name)] for name in names}
-    flags = " ".join(f'"{name}={value:g}"' for name, value in proposal.items())
-    print(f"\nFor train_v3:\n  --classwise-thresholds {flags}")
+    proposal = {counts.names[index]: suggested[index] for index in counts.foreground}
+    if alignment is None:  # train_v3 does not shift votes
+        flags = " ".join(f'"{name}={value:g}"' for name, value in proposal.items())
+        print(f"\nFor train_v3:\n  --classwise-thresholds {flags}")
     fields = (
         *("name", "threshold", "kept", "precision", "kept_share", "recall"),
         *("share_of_kept", "share_of_truth"),
     )
     return {
         "judged": [{name: getattr(quality, name) for name in fields} for quality in judged],
+        "alignment": alignment,
         "wanted_precision": wanted,
         "suggested_thresholds": proposal,
         "notes": notes,

@@ -269,6 +269,7 @@ def main(arguments: Sequence[str]) -> None:
         labeler=AlignedModel(labeler, alignment) if step.weight > 0 else None,
         st_advice=teacher.advice(),
         thresholds=thresholds.values,
+        alignment=alignment if step.weight > 0 else None,
         state={name: each for name, each in followers.items() if each is not None},
     )
     train(options, data, device, precision, recipe)

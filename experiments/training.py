@@ -28,6 +28,7 @@ from experiments.options import (
     comparable,
     to_dict,
 )
+from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.engines import create_evaluator, create_trainer
 from ignite_salak.events import TrainingEvents
@@ -94,6 +95,8 @@ class Recipe:
             self-training.
         thresholds: confidence from which a pixel becomes a pseudo-label, one per class; a tensor
             may change during the run.
+        alignment: shifts the votes that become pseudo-labels; None for votes as they are. Model
+            files keep its factors.
         st_advice: what the recipe's user may do where too few pixels become pseudo-labels.
         handlers: the recipe's own, attached behind the average and before the logs.
         state: what else a resumed run needs, by name.
@@ -107,6 +110,7 @@ class Recipe:
     step: Any
     labeler: torch.nn.Module | None = None
     thresholds: Sequence[float] | Tensor = ()
+    alignment: DistributionAlignment | None = None
     st_advice: str = "lower the thresholds"
     handlers: Sequence[Handler] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -167,6 +171,9 @@ def train(
 
     def save(path: Path, model: torch.nn.Module, found: dict[str, Any]) -> None:
         known = {**facts, "thresholds": thresholds(), **found}
+        if recipe.alignment is not None:
+            factors = recipe.alignment.factors.tolist()
+            known["alignment"] = dict(zip(classes.names, factors, strict=True))
         save_model(path, model, recipe.spec, classes, known)
 
     def save_ema(path: Path, found: dict[str, Any]) -> None:

@@ -14,9 +14,23 @@ from torch import Tensor
 
 from ignite_salak.ranks import sum_over_ranks
 
-__all__ = ["DistributionAlignment"]
+__all__ = ["DistributionAlignment", "align"]
 
 _LEAST = 1e-6
+
+
+def align(probabilities: Tensor, factors: Tensor) -> Tensor:
+    """Multiplies the probability of every class by its factor, and normalises.
+
+    Args:
+        probabilities: float32 [B, C, H, W].
+        factors: above 0, float32 [C].
+
+    Returns:
+        float32 [B, C, H, W], 1 in sum over the classes.
+    """
+    aligned = probabilities * factors[:, None, None]
+    return aligned / aligned.sum(dim=1, keepdim=True)
 
 
 class DistributionAlignment:
@@ -44,8 +58,8 @@ class DistributionAlignment:
         ValueError: a number is out of its range.
 
     Example:
-        >>> align = DistributionAlignment(pixels + 1)
-        >>> pseudo = select_pseudo_labels(align(vote(logits), valid), thresholds.values, valid)
+        >>> alignment = DistributionAlignment(pixels + 1)
+        >>> pseudo = select_pseudo_labels(alignment(vote(logits), valid), thresholds.values, valid)
     """
 
     def __init__(
@@ -92,8 +106,7 @@ class DistributionAlignment:
             (self._shares / self._mean.clamp_min(_LEAST)) ** self.strength,
             1.0,
         )
-        aligned = probabilities * self.factors[:, None, None]
-        return aligned / aligned.sum(dim=1, keepdim=True)
+        return align(probabilities, self.factors)
 
     def state_dict(self) -> OrderedDict[str, Any]:
         """Returns the mean probabilities and the number of updates."""

@@ -54,12 +54,14 @@ def create_evaluator(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     predict: Callable[[nn.Module, Tensor], Tensor] = predict_once,
+    shift: Callable[[Tensor], Tensor] | None = None,
 ) -> Engine:
     """Creates an engine that votes on whole patches at their own size.
 
-    Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W], "confidence": float32
-    [B, H, W], "content": bool [B, H, W]}``; the confidence is the probability of "pred", and pixels
-    without content are padding or nodata.
+    Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W], "label": int64 [B, H, W],
+    "confidence": float32 [B, H, W], "content": bool [B, H, W]}``: "pred" is the map, "label" what
+    would become a pseudo-label, the same without ``shift``, and the confidence its probability;
+    pixels without content are padding or nodata.
 
     Args:
         model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1.
@@ -68,6 +70,7 @@ def create_evaluator(
         precision: "fp32" or "bf16".
         predict: called with (model, images) to get probabilities [B, C, H, W], such as
             ``inference.tta.TestTimeAugmentation``.
+        shift: called with these probabilities, returns those of the pseudo-labels.
     """
 
     @torch.no_grad()
@@ -75,10 +78,18 @@ def create_evaluator(
         model.eval()
         images = image_to_device(batch["image"], device)
         with autocast(device, precision):
-            confidence, pred = predict(model, images).max(dim=1)
-        target = batch["mask"].to(device, non_blocking=True).long()
-        content = content_mask(images)
-        return {"pred": pred, "target": target, "confidence": confidence, "content": content}
+            probabilities = predict(model, images)
+        confidence, pred = probabilities.max(dim=1)
+        label = pred
+        if shift is not None:
+            confidence, label = shift(probabilities).max(dim=1)
+        return {
+            "pred": pred,
+            "target": batch["mask"].to(device, non_blocking=True).long(),
+            "label": label,
+            "confidence": confidence,
+            "content": content_mask(images),
+        }
 
     evaluator = Engine(evaluate)
     for name, metric in metrics.items():

@@ -59,3 +59,21 @@ def test_the_evaluator_votes_without_dropout_or_gradients():
     assert all(output["pred"].shape == (1, 5, 7) for output in outputs)
     assert state.metrics["scores"]["accuracy"] == 1.0
     assert model.images.max() == 1.0
+    assert all(torch.equal(output["label"], output["pred"]) for output in outputs)
+
+
+def test_shifted_votes_make_labels_but_no_map():
+    class Sure(torch.nn.Module):
+        def forward(self, images):
+            probabilities = torch.tensor([0.6, 0.3, 0.1])[None, None, :, None, None]
+            return probabilities.log().expand(1, len(images), 3, *images.shape[-2:])
+
+    evaluator = create_evaluator(Sure(), {}, shift=lambda found: found.flip(1))
+    batch = {
+        "image": torch.full((1, 3, 5, 7), 255, dtype=torch.uint8),
+        "mask": torch.zeros(1, 5, 7, dtype=torch.uint8),
+    }
+    output = evaluator.run([batch]).output
+    assert (output["pred"] == 0).all()
+    assert (output["label"] == 2).all()
+    torch.testing.assert_close(output["confidence"], torch.full((1, 5, 7), 0.6))

@@ -205,7 +205,7 @@ class PseudoLabelQuality(Metric):
     on the number of images, and it agrees exactly with ``pseudo_labels.select_pseudo_labels`` where
     a threshold is a bin's edge. Pixels without content or without known truth are not counted.
 
-    ``update`` takes ``{"pred", "target": integer [B, H, W], "confidence": float32 [B, H, W],
+    ``update`` takes ``{"label", "target": integer [B, H, W], "confidence": float32 [B, H, W],
     "content": bool [B, H, W]}``, as ``engines.create_evaluator`` gives them; ``compute`` returns
     ``PseudoLabelCounts``.
 
@@ -228,7 +228,7 @@ class PseudoLabelQuality(Metric):
         >>> quality.result.threshold_for_precision(3, 0.9)
     """
 
-    required_output_keys = ("pred", "target", "confidence", "content")
+    required_output_keys = ("label", "target", "confidence", "content")
     _state_dict_all_req_keys = ("counts", "truth")
 
     def __init__(
@@ -257,19 +257,19 @@ class PseudoLabelQuality(Metric):
         Raises:
             ValueError: the shapes differ, or a class is out of range.
         """
-        pred, target, confidence, content = (value.to(self._device) for value in output)
-        shapes = [tuple(value.shape) for value in (pred, target, confidence, content)]
+        label, target, confidence, content = (value.to(self._device) for value in output)
+        shapes = [tuple(value.shape) for value in (label, target, confidence, content)]
         if len(set(shapes)) > 1:
-            raise ValueError(f"pred, target, confidence and content of shapes {shapes} differ")
+            raise ValueError(f"label, target, confidence and content of shapes {shapes} differ")
         counted = content.bool() & (target != IGNORE_INDEX)
-        pred, target = pred[counted].long(), target[counted].long()
+        label, target = label[counted].long(), target[counted].long()
         classes = len(self.names)
-        for kind, values in (("target", target), ("prediction", pred)):
+        for kind, values in (("target", target), ("label", label)):
             outside = (values < 0) | (values >= classes)
             if outside.any():
                 raise ValueError(f"{kind} {int(values[outside][0])} is none of {classes} classes")
         bins = torch.bucketize(confidence[counted].float(), self._edges, right=True)
-        cells = (pred * (self.bins + 1) + bins) * 2 + (pred == target)
+        cells = (label * (self.bins + 1) + bins) * 2 + (label == target)
         self.counts += torch.bincount(cells, minlength=self.counts.numel()).view_as(self.counts)
         self.truth += torch.bincount(target, minlength=classes)
 

@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix
 from experiments import train_v3
 from experiments.console import parse, run_script
 from experiments.evaluate import main
+from ignite_salak.alignment import align
 from ignite_salak.data.decoding import MaskReader, read_image
 from ignite_salak.data.plantation import SALAK_CLASSES
 from ignite_salak.models.model_file import ModelSpec, load_model, save_model
@@ -220,6 +221,48 @@ def test_pseudo_labels_are_judged_as_the_step_selects_them(judged, run, shared_p
     in_force = {entry["name"]: entry for entry in read_metrics(folder)["pseudo_labels"]["judged"]}
     assert in_force["Jalan"]["threshold"] == 0.2  # the checkpoint's own
     assert in_force["Jalan"]["kept"] == kept[3]
+
+
+@pytest.fixture
+def aligned(run, tmp_path):
+    """Returns a model file that remembers by what V4 multiplied the votes, and these factors."""
+    saved = load_model(run())
+    factors = torch.tensor([0.5, 3.0, 1.0, 0.2, 1.5, 1.0, 2.0])
+    named = dict(zip(saved.classes.names, factors.tolist(), strict=True))
+    facts = {**saved.facts, "alignment": named}
+    save_model(tmp_path / "aligned.pth", saved.model, saved.spec, saved.classes, facts)
+    return tmp_path / "aligned.pth", factors
+
+
+def test_pseudo_labels_of_v4_are_judged_as_it_shifts_them(
+    aligned, judged, run, shared_plantation, tmp_path, capsys
+):
+    checkpoint, factors = aligned
+    flags = ("--pseudo-labels", "--confidence-threshold=0.3")
+    assert evaluate(checkpoint, shared_plantation.root, tmp_path / "shifted", *flags) == 0
+    shown = capsys.readouterr().out
+    assert "as in training (--no-alignment: as they are): " in shown
+    assert "Jalan 0.20" in shown
+    assert "train_v3" not in shown  # which would not shift the votes
+    kept = np.zeros(7, int)
+    for found, _, content in predictions(run(), shared_plantation.root, SPARE):
+        pseudo = select_pseudo_labels(align(found, factors), torch.full((7,), 0.3), content)
+        kept += pseudo.per_class.numpy()
+    shifted = read_metrics(tmp_path / "shifted")
+    assert [entry["kept"] for entry in shifted["pseudo_labels"]["judged"]][:-1] == list(kept[1:])
+    assert shifted["pseudo_labels"]["alignment"]["Jalan"] == pytest.approx(0.2)
+    plain = read_metrics(judged[0])
+    assert shifted["scores"] == plain["scores"]  # the map is that of the votes as they are
+    assert plain["pseudo_labels"]["alignment"] is None
+
+
+def test_the_shift_can_be_left_out(aligned, run, shared_plantation, tmp_path):
+    folders = [tmp_path / name for name in ("left_out", "never_there")]
+    for folder, checkpoint in zip(folders, (aligned[0], run()), strict=True):
+        flags = ("--pseudo-labels", "--no-alignment")
+        assert evaluate(checkpoint, shared_plantation.root, folder, *flags) == 0
+    first, second = (read_metrics(folder)["pseudo_labels"] for folder in folders)
+    assert first == second
 
 
 def test_the_printed_flag_is_one_that_training_takes(judged):

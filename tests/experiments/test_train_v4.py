@@ -9,6 +9,7 @@ import torch
 from experiments.console import run_script
 from experiments.train_v4 import StrongOptions, TeacherOptions, main
 from ignite_salak.augment import RandomColors
+from ignite_salak.data.plantation import SALAK_CLASSES
 
 FOREIGN = ("--st-start-iter", "--no-use-classwise-threshold")
 COLORS = ("--color-jitter", "0.5", "0.5", "0.5", "0.25", "--grayscale=0.2", "--blur=0.5")
@@ -45,6 +46,11 @@ def test_it_trains_and_losses_fall(run):
     saved = torch.load(folder / "best_model_ema.pth")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert saved["facts"]["thresholds"] != config["thresholds"]  # they moved
+    factors, latest = saved["facts"]["alignment"], torch.load(folder / "latest_checkpoint.pth")
+    assert list(factors) == list(SALAK_CLASSES.names)
+    labeled = torch.tensor(list(factors.values())) * latest["alignment"]["mean"]
+    assert labeled.sum().item() == pytest.approx(1.0)  # a factor: labelled share / mean vote
+    assert max(factors.values()) > 1.01
     assert (folder / "panels" / "unlabeled_000040.png").is_file()
 
 

@@ -164,7 +164,7 @@ def test_bad_values_are_refused():
         PseudoLabelQuality(NAMES).update((ones, ones, ones[..., :1], ones))
     with pytest.raises(ValueError, match="target 9"):
         PseudoLabelQuality(NAMES).update((ones, 9 * ones, ones, ones))
-    with pytest.raises(ValueError, match="prediction 4"):
+    with pytest.raises(ValueError, match="label 4"):
         PseudoLabelQuality(NAMES).update((4 * ones, ones, ones, ones))
 
 
