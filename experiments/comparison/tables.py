@@ -182,7 +182,7 @@ def _reading(study: Study) -> str:
         "right, and kept, are the share of kept pixels that are right and the share of predicted "
         "pixels that are kept, of the final averaged model at the recipe's own last thresholds, on "
         "the unlabelled photos with masks; a recipe without thresholds is judged at the default "
-        "ones, and votes are judged as they are, without V4's alignment. Gain: "
+        "ones, and V4's votes are aligned as in training. Gain: "
         "of the last mIoU, paired by seed; its standard error is the sample standard "
         "deviation of the differences over the root of their number; clear: more than two standard "
         f"errors, and positive for every seed. {upper}Minutes: training with its evaluations."
