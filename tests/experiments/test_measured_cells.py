@@ -1,0 +1,53 @@
+"""The measured cells that the repository keeps belong to its studies, and to its page of results."""
+
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+
+from experiments.comparison.setting import Setting
+from experiments.comparison.standing import stand
+from experiments.comparison.study import read_study
+
+ROOT = Path(__file__).parents[2]
+CELLS = ROOT / "experiments" / "cells"
+STUDIES = {"dubai": "compare_dubai.json"}
+FILES = sorted(CELLS.glob("*/*/*/*/cell.json"))
+
+
+def test_there_are_some():
+    assert {path.parents[3].name for path in FILES} == STUDIES.keys()
+
+
+each = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.parent.relative_to(CELLS)))
+
+
+@each
+def test_its_study_takes_it_for_finished(file, tmp_path):
+    result = json.loads(file.read_text("utf-8"))
+    study = read_study(ROOT / "experiments" / STUDIES[file.parents[3].name])
+    for name in (*study.lists.values(), study.validation):
+        (tmp_path / name).touch()
+    setting = Setting(study, tmp_path, tmp_path, file.parents[3], threads=1)
+    [cell] = [cell for cell in study.cells() if setting.folder(cell) == file.parent]
+    made = (result["recipe"], result["list"], result["seed"])
+    assert made == (cell.recipe.name, cell.listing, cell.seed)
+    photos = {name: result["identity"][name] for name in ("labeled", "validation")}
+    assert stand(file.parent, {**setting.identity(cell), **photos}, cell.name).state == "done"
+    assert not result["commit"].endswith("-dirty")
+
+
+@each
+def test_it_names_no_place_of_the_machine(file):
+    result = json.loads(file.read_text("utf-8"))
+    for flag in (*result["flags"], *result["environment"]["command"]):
+        assert not PurePosixPath(flag).is_absolute()
+        assert not PureWindowsPath(flag).is_absolute()
+
+
+@each
+def test_the_page_of_results_says_its_scores(file):
+    result = json.loads(file.read_text("utf-8"))
+    page = (ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
+    curve = " | ".join(f"{score:.3f}".lstrip("0") for _, score in result["curve"])
+    assert f"| {curve} |" in page
