@@ -1,4 +1,4 @@
-"""The measured cells that the repository keeps belong to its studies, and to its page of results."""
+"""The measured cells in the repository belong to its studies and to its page of results."""
 
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
