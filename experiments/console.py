@@ -106,21 +106,22 @@ def _which_rank() -> str:
     return f" (process {rank()} of {rank_count()})" if rank_count() > 1 else ""
 
 
-def parse(
-    kind: type[_Options], arguments: Sequence[str], default: _Options | None = None
-) -> _Options:
+def parse(kind: type[_Options], arguments: Sequence[str]) -> _Options:
     """Reads options from the command line.
 
-    ``--config FILE`` takes the options of an earlier run as defaults; later flags win.
+    ``--config FILE`` takes the options of an earlier run as defaults; later flags win. Where
+    ``kind`` has a method ``defaults``, it is called with the arguments and returns the defaults
+    that they ask for, or None for its own.
 
     Args:
         kind: dataclass of the options; its groups' names are no part of the flags.
         arguments: command-line arguments.
-        default: other defaults than those of ``kind``.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path)
     known, rest = early.parse_known_args(arguments)
+    asked = getattr(kind, "defaults", None)
+    default: _Options | None = asked(arguments) if asked is not None else None
     if known.config is not None:
         default = from_json(kind, known.config)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)

@@ -88,11 +88,19 @@ class Options:
     """V2's defaults: EMA, clipping and warm-up as in V3, a threshold that rises from 0.05 to 0.20,
     the discriminator from iteration 500."""
 
+    @classmethod
+    def defaults(cls, arguments: Sequence[str]) -> Options | None:
+        """Returns the defaults of ``--v2`` where it is asked for.
 
-def v2_options() -> Options:
-    """Returns the defaults of ``--v2``."""
-    late = AdversarialOptions(st_threshold=(0.05, 0.20), discriminator_start_iter=500)
-    return Options(adversarial=late, schedule=ScheduleOptions(), v2=True)
+        Raises:
+            ValueError: --v2 together with --config.
+        """
+        if "--v2" not in arguments:
+            return None
+        if any(flag.split("=")[0] == "--config" for flag in arguments):
+            raise ValueError("--v2 sets defaults, as --config FILE does: leave one of them away")
+        late = AdversarialOptions(st_threshold=(0.05, 0.20), discriminator_start_iter=500)
+        return cls(adversarial=late, schedule=ScheduleOptions(), v2=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -100,13 +108,8 @@ def main(arguments: Sequence[str]) -> None:
 
     Deviation from the authors' program: the learning rates of both networks follow half a cosine,
     as in the other recipes, not (1 - t / T)^0.9.
-
-    Raises:
-        ValueError: --v2 together with --config.
     """
-    if "--v2" in arguments and any(flag.split("=")[0] == "--config" for flag in arguments):
-        raise ValueError("--v2 sets defaults, and so does --config FILE: leave one of them away")
-    options = parse(Options, arguments, v2_options() if "--v2" in arguments else None)
+    options = parse(Options, arguments)
     run, schedule, adversarial = options.run, options.schedule, options.adversarial
     device = prepare(run)
     precision = resolve_precision(run.precision, device)

@@ -57,6 +57,11 @@ class Options:
     demo: bool = False
     """Train a small network for about two minutes on a synthetic plantation."""
 
+    @classmethod
+    def defaults(cls, arguments: Sequence[str]) -> Options | None:
+        """Returns the defaults of ``--demo`` where it is asked for."""
+        return from_json(cls, DEMO) if "--demo" in arguments else None
+
 
 DEMO = Path(__file__).with_name("demo_v3.json")
 """Options that fit the synthetic plantation and two CPU cores."""
@@ -64,7 +69,7 @@ DEMO = Path(__file__).with_name("demo_v3.json")
 
 def main(arguments: Sequence[str]) -> None:
     """Trains, from options to final files."""
-    options = parse(Options, arguments, from_json(Options, DEMO) if "--demo" in arguments else None)
+    options = parse(Options, arguments)
     run, schedule = options.run, options.schedule
     device = prepare(run)
     precision = resolve_precision(run.precision, device)

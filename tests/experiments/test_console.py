@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,21 @@ def test_config_gives_defaults_and_later_flags_win(tmp_path):
         options = parse(Options, flags)
         assert (options.run.seed, options.run.eval_every) == (8, 11)
         assert options.run.checkpoint_dir == Path("x")
+
+
+def test_a_flag_may_bring_defaults_and_other_flags_win():
+    @dataclass
+    class Speed:
+        fast: bool = False
+        steps: int = 10
+        width: int = 3
+
+        @classmethod
+        def defaults(cls, arguments):
+            return cls(fast=True, steps=2, width=1) if "--fast" in arguments else None
+
+    assert parse(Speed, ["--width=5"]) == Speed(False, 10, 5)
+    assert parse(Speed, ["--fast", "--width=5"]) == Speed(True, 2, 5)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"options": {"sneed": 1}}'])

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 
-from experiments.console import run_script
+from experiments.console import parse, run_script
 from experiments.evaluate import main as evaluate
-from experiments.train_s4gan import Options, main, v2_options
+from experiments.train_s4gan import Options, main
 from ignite_salak.models.model_file import load_model
 from ignite_salak.steps.adversarial import AdversarialStep
 
@@ -40,7 +40,7 @@ def read_history(folder):
 
 
 def test_defaults_are_v1s_and_v2s():
-    v1, v2 = Options(), v2_options()
+    v1, v2 = parse(Options, []), parse(Options, ["--v2"])
     for options in (v1, v2):
         assert (options.model.backbone, options.model.output_stride) == ("resnet101", 8)
         assert options.adversarial.fm_loss_weight == 0.1

@@ -118,6 +118,17 @@ def test_scripts_and_flags_are_tried_before_anything_runs(tmp_path):
     assert study.options(study.recipes["supervised"]).schedule.num_steps == 20
 
 
+def test_defaults_that_a_flag_brings_are_a_recipes_own(tmp_path):
+    changes = recipes(
+        v3={"script": "train_s4gan"}, small={"script": "train_s4gan", "flags": ["--v2"]}
+    )
+    study = read_study(write_study(tmp_path, changes))
+    v1, v2 = (study.options(study.recipes[name]) for name in ("v3", "small"))
+    assert v1.adversarial.st_threshold == (0.6, 0.6)
+    assert v2.adversarial.st_threshold == (0.05, 0.2)
+    assert v2.adversarial.discriminator_start_iter == 500
+
+
 @pytest.mark.parametrize("name", ["compare_dubai", "ablate_v4_dubai", "v3_switches_dubai"])
 def test_the_studies_of_the_results_page_can_be_read(name):
     study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
