@@ -240,9 +240,10 @@ def train():
     )
     share = 4 // rank_count()
     mine = slice(rank() * share, (rank() + 1) * share)
+    # Of batches 0 to 2 one pixel lies at a threshold, and rounding decides on some processors.
     batches = [
         {pool: {k: v[mine] for k, v in tensors.items()} for pool, tensors in batch.items()}
-        for batch in map(make_batch, range(3))
+        for batch in map(make_batch, range(3, 6))
     ]
     outputs = run(step, ema, batches)
     return {
