@@ -233,17 +233,17 @@ def train():
         torch.optim.SGD(model.parameters(), lr=0.1),
         CombinedLoss({"ce": 1.0, "dice": 1.0}),
         thresholds=thresholds,
-        views=Views(RandomGeometry(turns=True), (32, 48), seed=0),
+        views=Views(RandomGeometry(turns=True), (16, 32), seed=0),
         strong=StrongViews(0, RandomColors(), 0.5, paste),
         alignment=DistributionAlignment(torch.tensor([1.0, 2.0, 3.0])),
         doubt=True,
     )
     share = 4 // rank_count()
     mine = slice(rank() * share, (rank() + 1) * share)
-    # Of batches 0 to 2 one pixel lies at a threshold, and rounding decides on some processors.
+    # Small batches: none of their pixels is within 1e-6 of a threshold, where rounding decides.
     batches = [
         {pool: {k: v[mine] for k, v in tensors.items()} for pool, tensors in batch.items()}
-        for batch in map(make_batch, range(3, 6))
+        for batch in (make_batch(seed, side=16) for seed in range(9, 12))
     ]
     outputs = run(step, ema, batches)
     return {
