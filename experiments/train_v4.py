@@ -43,6 +43,7 @@ from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
+from ignite_salak.symmetry import RandomSymmetry
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 
 
@@ -66,6 +67,8 @@ class TeacherOptions:
     """Smallest and largest quantile threshold."""
     threshold_decay: float = 0.999
     """Decay of the average over batches that quantile thresholds follow."""
+    turned_teacher: bool = True
+    """Flip and turn the teacher's view anew at every iteration; otherwise it sees the student's."""
     teacher_views: Literal[1, 2, 4, 8] = 1
     """Views that the teacher votes on: the patch, its mirror image, its quarter turns, or both."""
     alignment: float = 1.0
@@ -251,6 +254,7 @@ def main(arguments: Sequence[str]) -> None:
         weight=teacher.st_loss_weight,
         ramp=teacher.st_ramp_iters,
         alignment=alignment,
+        turning=RandomSymmetry(run.seed) if teacher.turned_teacher else None,
         doubt=teacher.doubt_weights,
         accumulation=schedule.grad_accumulation,
         device=device,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ignite_salak.inference.resized import resize
+from ignite_salak.symmetry import SYMMETRIES
 from ignite_salak.voting import predict_once
 
 __all__ = ["TestTimeAugmentation"]
@@ -66,18 +67,7 @@ class TestTimeAugmentation:
         return total / len(self)
 
     def _over_the_symmetries(self, model: nn.Module, images: Tensor) -> Tensor:
-        views = self._views() if self.dihedral else [(0, False)]
         total = torch.zeros((), device=images.device)
-        for turns, flipped in views:
-            view = torch.rot90(images.flip(-1) if flipped else images, turns, dims=(-2, -1))
-            found = self.predict(model, view.contiguous(memory_format=torch.channels_last))
-            found = torch.rot90(found, -turns, dims=(-2, -1))
-            total = total + (found.flip(-1) if flipped else found)
+        for symmetry in SYMMETRIES if self.dihedral else SYMMETRIES[:1]:
+            total = total + symmetry.undo(self.predict(model, symmetry.apply(images)))
         return total
-
-    @staticmethod
-    def _views() -> Iterator[tuple[int, bool]]:
-        """Yields quarter turns and whether a flip comes before them."""
-        for flipped in (False, True):
-            for turns in range(4):
-                yield turns, flipped

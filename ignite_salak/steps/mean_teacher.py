@@ -20,6 +20,7 @@ from ignite_salak.steps.device import autocast, image_to_device
 from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.views import Views
+from ignite_salak.symmetry import SYMMETRIES, RandomSymmetry
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import disagreement, vote
 
@@ -64,6 +65,10 @@ class MeanTeacherStep:
         weight: factor of the pseudo-labels' loss; 0 switches self-training off.
         ramp: iterations over which that factor grows.
         alignment: shifts the teacher's votes towards the classes' shares, or None.
+        turning: flips and turns the teacher's view anew at every iteration and its vote back, after
+            TCSM (Li et al. 2019, arXiv:1903.00348); None lets it see the student's weak view.
+            Mistakes change when an image is turned, so that teacher and student confirm fewer of
+            each other's than on one and the same view.
         doubt: weigh every pseudo-label by exp(-d), d the disagreement of the teacher's heads:
             entropy of their mean minus mean of their entropies.
         accumulation: parts into which a batch is cut.
@@ -87,6 +92,7 @@ class MeanTeacherStep:
         weight: float = 1.0,
         ramp: int = 0,
         alignment: DistributionAlignment | None = None,
+        turning: RandomSymmetry | None = None,
         doubt: bool = False,
         accumulation: int = 1,
         device: torch.device | str = "cpu",
@@ -106,6 +112,7 @@ class MeanTeacherStep:
         self.weight = weight
         self.ramp = ramp
         self.alignment = alignment
+        self.turning = turning
         self.doubt = doubt
         self.accumulation = accumulation
         self.device = device
@@ -154,9 +161,10 @@ class MeanTeacherStep:
             on which the teacher's heads differ, 0-d.
         """
         valid = content_mask(images)
+        turn = SYMMETRIES[0] if self.turning is None else self.turning.draw(iteration)
         self.teacher.eval()
         with autocast(self.device, self.precision):
-            logits = self.teacher(images)
+            logits = turn.undo(self.teacher(turn.apply(images)))
         probabilities = vote(logits)
         weights = torch.ones_like(probabilities[:, 0])
         if self.doubt:

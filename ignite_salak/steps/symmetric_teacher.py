@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ignite_salak.symmetry import SYMMETRIES
+
 __all__ = ["SymmetricTeacher"]
 
 _VIEWS = {
-    1: ((False, 0),),
-    2: ((False, 0), (True, 0)),
-    4: tuple((False, turns) for turns in range(4)),
-    8: tuple((flipped, turns) for flipped in (False, True) for turns in range(4)),
+    1: SYMMETRIES[:1],
+    2: tuple(symmetry for symmetry in SYMMETRIES if symmetry.turns == 0),
+    4: tuple(symmetry for symmetry in SYMMETRIES if not symmetry.flipped),
+    8: SYMMETRIES,
 }
 
 
@@ -43,10 +45,4 @@ class SymmetricTeacher(nn.Module):
         Args:
             images: float [B, 3, H, W]; square where there are turns.
         """
-        return torch.cat([self._one(images, *view) for view in self.views])
-
-    def _one(self, images: Tensor, flipped: bool, turns: int) -> Tensor:
-        view = torch.rot90(images.flip(-1) if flipped else images, turns, dims=(-2, -1))
-        logits = self.model(view.contiguous(memory_format=torch.channels_last))
-        logits = torch.rot90(logits, -turns, dims=(-2, -1))
-        return logits.flip(-1) if flipped else logits
+        return torch.cat([view.undo(self.model(view.apply(images))) for view in self.views])

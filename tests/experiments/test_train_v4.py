@@ -60,7 +60,15 @@ def test_it_trains_and_losses_fall(run):
         (),
         ("--no-quantile-thresholds", "--cutmix=0", "--no-paste", "--alignment=0"),
         ("--rare-sampling", "--logit-adjustment=0.5", "--doubt-weights", *COLORS),
-        ("--alignment=0.5", "--teacher-views=4", "--random-turns", "--aspp-rates", "2", "4"),
+        (
+            "--alignment=0.5",
+            "--no-turned-teacher",
+            "--teacher-views=4",
+            "--random-turns",
+            "--aspp-rates",
+            "2",
+            "4",
+        ),
     ],
     ids=["default", "off", "others", "more"],
 )

@@ -22,6 +22,7 @@ from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
 from ignite_salak.steps.views import Views
+from ignite_salak.symmetry import RandomSymmetry, Symmetry
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import vote
 from tests.processes import in_two_ranks
@@ -204,6 +205,20 @@ def test_the_aligned_model_votes_as_the_step_does(strength):
     assert torch.equal(torch.where(labels == 0, 255, labels), pseudo.labels)
 
 
+def test_a_turned_teacher_votes_on_the_same_pixels_another_way_up():
+    images = make_batch()["unlabeled"]["image"].float() / 255
+    turning = RandomSymmetry(0)
+    iteration = next(i for i in range(99) if turning.draw(i) == Symmetry(True, 1))
+    straight, _ = make_step()
+    turned, ema = make_step(turning=turning)
+    expected = straight.pseudo_label(images, iteration)
+    found = turned.pseudo_label(images, iteration)  # of a network that looks at single pixels
+    assert torch.equal(found[0].labels, expected[0].labels)
+    assert found[2] == expected[2]
+    [(_, view)] = ema.model.seen
+    assert torch.equal(view, images.flip(-1).rot90(1, (-2, -1)))
+
+
 def test_doubt_makes_the_term_smaller():
     sure, _ = make_step(), None
     plain = run(*sure, [make_batch()])[0]["st"]
@@ -236,6 +251,7 @@ def train():
         views=Views(RandomGeometry(turns=True), (16, 32), seed=0),
         strong=StrongViews(0, RandomColors(), 0.5, paste),
         alignment=DistributionAlignment(torch.tensor([1.0, 2.0, 3.0])),
+        turning=RandomSymmetry(0),
         doubt=True,
     )
     share = 4 // rank_count()
