@@ -13,6 +13,7 @@ LAYERS = {
     "events": 0,
     "ranks": 0,
     "data": 1,
+    "symmetry": 1,
     "alignment": 1,
     "augment": 1,
     "voting": 1,
