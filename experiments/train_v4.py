@@ -42,8 +42,7 @@ from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
-from ignite_salak.symmetry import RandomSymmetry
+from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 
 
@@ -67,10 +66,10 @@ class TeacherOptions:
     """Smallest and largest quantile threshold."""
     threshold_decay: float = 0.999
     """Decay of the average over batches that quantile thresholds follow."""
-    turned_teacher: bool = True
-    """Flip and turn the teacher's view anew at every iteration; otherwise it sees the student's."""
-    teacher_views: Literal[1, 2, 4, 8] = 1
-    """Views that the teacher votes on: the patch, its mirror image, its quarter turns, or both."""
+    teacher_views: int = 1
+    """Views that the teacher votes on, flipped and turned at random; 0 for the student's own."""
+    teacher_scales: tuple[float, float] = (1.0, 1.5)
+    """Smallest and largest scale of the views after the first."""
     alignment: float = 1.0
     """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
     doubt_weights: bool = False
@@ -98,6 +97,14 @@ class TeacherOptions:
                 "--no-quantile-thresholds; quantile thresholds begin at --threshold-start "
                 f"{self.threshold_start:g}"
             )
+        if self.teacher_scales != type(self).teacher_scales and self.teacher_views < 2:
+            print("hint: --teacher-scales is not used without --teacher-views 2 or more")
+
+    def views(self, seed: int) -> TeacherViews | None:
+        """Returns what draws the views that the teacher votes on, or None for the student's own."""
+        if self.teacher_views == 0:
+            return None
+        return TeacherViews(seed, self.teacher_views, self.teacher_scales)
 
     def distribution_alignment(
         self, data: RunData, device: torch.device
@@ -242,10 +249,9 @@ def main(arguments: Sequence[str]) -> None:
     thresholds = teacher.thresholds(count, schedule.num_steps, device)
     alignment = teacher.distribution_alignment(data, device)
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
-    labeler = SymmetricTeacher(ema.model, teacher.teacher_views)
     step = MeanTeacherStep(
         parallel(model, device),
-        labeler,
+        ema.model,
         optimizer,
         loss,
         thresholds=thresholds,
@@ -254,7 +260,7 @@ def main(arguments: Sequence[str]) -> None:
         weight=teacher.st_loss_weight,
         ramp=teacher.st_ramp_iters,
         alignment=alignment,
-        turning=RandomSymmetry(run.seed) if teacher.turned_teacher else None,
+        teacher_views=teacher.views(run.seed),
         doubt=teacher.doubt_weights,
         accumulation=schedule.grad_accumulation,
         device=device,
@@ -270,7 +276,7 @@ def main(arguments: Sequence[str]) -> None:
         ema,
         optimizer,
         step,
-        labeler=AlignedModel(labeler, alignment) if step.weight > 0 else None,
+        labeler=AlignedModel(ema.model, alignment) if step.weight > 0 else None,
         st_advice=teacher.advice(),
         thresholds=thresholds.values,
         alignment=alignment if step.weight > 0 else None,

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ignite_salak.randomness import torch_generator
-
-__all__ = ["SYMMETRIES", "RandomSymmetry", "Symmetry"]
+__all__ = ["SYMMETRIES", "Symmetry"]
 
 
 @dataclass(frozen=True)
@@ -48,19 +46,3 @@ class Symmetry:
 
 SYMMETRIES = tuple(Symmetry(flipped, turns) for flipped in (False, True) for turns in range(4))
 """All eight; the first one leaves an image as it is."""
-
-
-class RandomSymmetry:
-    """Draws one of the eight for every iteration, the same one in every process of a run.
-
-    Args:
-        seed: of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def draw(self, iteration: int) -> Symmetry:
-        """Returns the one of an iteration."""
-        generator = torch_generator(self.seed, iteration, "symmetry")
-        return SYMMETRIES[int(torch.randint(len(SYMMETRIES), (), generator=generator))]

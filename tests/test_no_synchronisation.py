@@ -35,7 +35,7 @@ from ignite_salak.metrics import ClassIoU
 from ignite_salak.steps import MeanTeacherStep, SelfTrainingStep
 from ignite_salak.steps.device import image_to_device
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
+from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.steps.views import Views
 from ignite_salak.thresholds import QuantileThresholds
 
@@ -156,12 +156,13 @@ def v4_step(model, ema, optimizer, loss, **options):
     device = options["device"]
     return MeanTeacherStep(
         model,
-        SymmetricTeacher(ema.model, 8),
+        ema.model,
         optimizer,
         loss[0],
         thresholds=QuantileThresholds(len(NAMES), ramp=100, device=device),
         strong=StrongViews(0, RandomColors(), 0.5, ClassConfidence(len(NAMES), device=device)),
         alignment=DistributionAlignment(torch.ones(len(NAMES)), device=device),
+        teacher_views=TeacherViews(0, 2, (1.0, 1.5)),
         doubt=True,
         **options,
     )

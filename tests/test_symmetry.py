@@ -2,7 +2,7 @@
 
 import torch
 
-from ignite_salak.symmetry import SYMMETRIES, RandomSymmetry
+from ignite_salak.symmetry import SYMMETRIES
 
 
 def test_there_are_eight_and_the_first_leaves_images_alone():
@@ -20,11 +20,3 @@ def test_what_is_found_on_a_view_comes_back_to_its_pixels():
         assert view.shape[-2:] == ((8, 6) if symmetry.turns % 2 else (6, 8))
         assert torch.equal(symmetry.undo(view), images)
         assert torch.equal(symmetry.undo(torch.stack([view, view])), torch.stack([images, images]))
-
-
-def test_every_iteration_draws_its_own_and_any_of_them():
-    draw = RandomSymmetry(3).draw
-    drawn = [draw(iteration) for iteration in range(200)]
-    assert set(drawn) == set(SYMMETRIES)
-    assert [draw(iteration) for iteration in range(200)] == drawn
-    assert [RandomSymmetry(4).draw(iteration) for iteration in range(200)] != drawn

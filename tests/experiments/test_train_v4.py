@@ -58,12 +58,17 @@ def test_it_trains_and_losses_fall(run):
     "flags",
     [
         (),
-        ("--no-quantile-thresholds", "--cutmix=0", "--no-paste", "--alignment=0"),
+        (
+            "--no-quantile-thresholds",
+            "--cutmix=0",
+            "--no-paste",
+            "--alignment=0",
+            "--teacher-views=0",
+        ),
         ("--rare-sampling", "--logit-adjustment=0.5", "--doubt-weights", *COLORS),
         (
             "--alignment=0.5",
-            "--no-turned-teacher",
-            "--teacher-views=4",
+            "--teacher-views=3",
             "--random-turns",
             "--aspp-rates",
             "2",
@@ -103,6 +108,8 @@ def test_colors_are_off_until_one_of_them_is_wanted():
         ({"confidence_threshold": 0.8}, 800, ["--confidence-threshold 0.8 is not used without"]),
         ({"confidence_threshold": 0.8, "quantile_thresholds": False}, 800, []),
         ({"confidence_threshold": 0.8, "st_loss_weight": 0.0}, 400, []),
+        ({"teacher_scales": (1.0, 2.0)}, 800, ["--teacher-scales is not used without"]),
+        ({"teacher_scales": (1.0, 2.0), "teacher_views": 2}, 800, []),
     ],
 )
 def test_options_that_do_less_than_they_seem_to_are_told(capsys, options, steps, said):

@@ -20,9 +20,9 @@ from ignite_salak.ranks import rank, rank_count
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.symmetric_teacher import SymmetricTeacher
+from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.steps.views import Views
-from ignite_salak.symmetry import RandomSymmetry, Symmetry
+from ignite_salak.symmetry import Symmetry
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import vote
 from tests.processes import in_two_ranks
@@ -207,10 +207,10 @@ def test_the_aligned_model_votes_as_the_step_does(strength):
 
 def test_a_turned_teacher_votes_on_the_same_pixels_another_way_up():
     images = make_batch()["unlabeled"]["image"].float() / 255
-    turning = RandomSymmetry(0)
-    iteration = next(i for i in range(99) if turning.draw(i) == Symmetry(True, 1))
+    views = TeacherViews(0)
+    iteration = next(i for i in range(99) if views.draw(i)[0].symmetry == Symmetry(True, 1))
     straight, _ = make_step()
-    turned, ema = make_step(turning=turning)
+    turned, ema = make_step(teacher_views=views)
     expected = straight.pseudo_label(images, iteration)
     found = turned.pseudo_label(images, iteration)  # of a network that looks at single pixels
     assert torch.equal(found[0].labels, expected[0].labels)
@@ -244,14 +244,14 @@ def train():
     thresholds = QuantileThresholds(CLASSES, ramp=4, decay=0.5, start=None, bounds=(0.2, 0.95))
     step = MeanTeacherStep(
         parallel(model, cpu),
-        SymmetricTeacher(ema.model, 2),
+        ema.model,
         torch.optim.SGD(model.parameters(), lr=0.1),
         CombinedLoss({"ce": 1.0, "dice": 1.0}),
         thresholds=thresholds,
         views=Views(RandomGeometry(turns=True), (16, 32), seed=0),
         strong=StrongViews(0, RandomColors(), 0.5, paste),
         alignment=DistributionAlignment(torch.tensor([1.0, 2.0, 3.0])),
-        turning=RandomSymmetry(0),
+        teacher_views=TeacherViews(0, 2, (1.0, 1.5)),
         doubt=True,
     )
     share = 4 // rank_count()
