@@ -42,7 +42,7 @@ from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.teacher_views import TeacherViews
+from ignite_salak.symmetry import SYMMETRIES, RandomSymmetries
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 
 
@@ -68,8 +68,6 @@ class TeacherOptions:
     """Decay of the average over batches that quantile thresholds follow."""
     teacher_views: int = 1
     """Views that the teacher votes on, flipped and turned at random; 0 for the student's own."""
-    teacher_scales: tuple[float, float] = (1.0, 1.5)
-    """Smallest and largest scale of the views after the first."""
     alignment: float = 1.0
     """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
     doubt_weights: bool = False
@@ -97,14 +95,12 @@ class TeacherOptions:
                 "--no-quantile-thresholds; quantile thresholds begin at --threshold-start "
                 f"{self.threshold_start:g}"
             )
-        if self.teacher_scales != type(self).teacher_scales and self.teacher_views < 2:
-            print("hint: --teacher-scales is not used without --teacher-views 2 or more")
 
-    def views(self, seed: int) -> TeacherViews | None:
-        """Returns what draws the views that the teacher votes on, or None for the student's own."""
-        if self.teacher_views == 0:
-            return None
-        return TeacherViews(seed, self.teacher_views, self.teacher_scales)
+    def turning(self, seed: int) -> RandomSymmetries | None:
+        """Returns what flips and turns the teacher's views, or None where it sees the student's."""
+        if not 0 <= self.teacher_views <= len(SYMMETRIES):
+            raise ValueError(f"--teacher-views {self.teacher_views}: expected 0 to 8")
+        return RandomSymmetries(seed, self.teacher_views) if self.teacher_views else None
 
     def distribution_alignment(
         self, data: RunData, device: torch.device
@@ -260,7 +256,7 @@ def main(arguments: Sequence[str]) -> None:
         weight=teacher.st_loss_weight,
         ramp=teacher.st_ramp_iters,
         alignment=alignment,
-        teacher_views=teacher.views(run.seed),
+        turning=teacher.turning(run.seed),
         doubt=teacher.doubt_weights,
         accumulation=schedule.grad_accumulation,
         device=device,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SYMMETRIES", "Symmetry"]
+from ignite_salak.randomness import torch_generator
+
+__all__ = ["SYMMETRIES", "RandomSymmetries", "Symmetry"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,29 @@ class Symmetry:
 
 SYMMETRIES = tuple(Symmetry(flipped, turns) for flipped in (False, True) for turns in range(4))
 """All eight; the first one leaves an image as it is."""
+
+
+class RandomSymmetries:
+    """Draws some of the eight for every iteration, the same ones in every process of a run.
+
+    Args:
+        seed: of the run.
+        count: different ones in every iteration, 1 to 8.
+
+    Raises:
+        ValueError: another count.
+    """
+
+    def __init__(self, seed: int, count: int = 1) -> None:
+        if not 1 <= count <= len(SYMMETRIES):
+            raise ValueError(f"{count} flips and turns: expected 1 to {len(SYMMETRIES)}")
+        self.seed = seed
+        self.count = count
+
+    def draw(self, iteration: int) -> tuple[Symmetry, ...]:
+        """Returns those of an iteration; the first does not depend on how many there are."""
+        generator = torch_generator(self.seed, iteration, "symmetry")
+        first = int(torch.randint(len(SYMMETRIES), (), generator=generator))
+        steps = 1 + torch.randperm(len(SYMMETRIES) - 1, generator=generator)
+        chosen = [first, *(first + steps[: self.count - 1]).tolist()]
+        return tuple(SYMMETRIES[each % len(SYMMETRIES)] for each in chosen)

@@ -35,8 +35,8 @@ from ignite_salak.metrics import ClassIoU
 from ignite_salak.steps import MeanTeacherStep, SelfTrainingStep
 from ignite_salak.steps.device import image_to_device
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.steps.views import Views
+from ignite_salak.symmetry import RandomSymmetries
 from ignite_salak.thresholds import QuantileThresholds
 
 # torch's own copy.deepcopy asks fake tensors: https://github.com/pytorch/pytorch
@@ -162,7 +162,7 @@ def v4_step(model, ema, optimizer, loss, **options):
         thresholds=QuantileThresholds(len(NAMES), ramp=100, device=device),
         strong=StrongViews(0, RandomColors(), 0.5, ClassConfidence(len(NAMES), device=device)),
         alignment=DistributionAlignment(torch.ones(len(NAMES)), device=device),
-        teacher_views=TeacherViews(0, 2, (1.0, 1.5)),
+        turning=RandomSymmetries(0, 2),
         doubt=True,
         **options,
     )

@@ -6,11 +6,25 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from ignite_salak.resizing import resize
 from ignite_salak.voting import predict_once
 
-__all__ = ["AtInputSize", "predict_resized"]
+__all__ = ["AtInputSize", "predict_resized", "resize"]
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes bilinearly, with antialiasing where it reduces; the same size changes nothing.
+
+    The weights of a pixel sum to one, so probabilities that sum to one still do.
+
+    Args:
+        images: floating point [B, C, H, W].
+        size: height and width of the result.
+    """
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def predict_resized(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ignite_salak.resizing import resize
+from ignite_salak.inference.resized import resize
 from ignite_salak.symmetry import SYMMETRIES
 from ignite_salak.voting import predict_once
 

@@ -19,8 +19,8 @@ from ignite_salak.steps.descent import descend, divide
 from ignite_salak.steps.device import autocast, image_to_device
 from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.steps.views import Views
+from ignite_salak.symmetry import SYMMETRIES, RandomSymmetries
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import disagreement, vote
 
@@ -65,8 +65,11 @@ class MeanTeacherStep:
         weight: factor of the pseudo-labels' loss; 0 switches self-training off.
         ramp: iterations over which that factor grows.
         alignment: shifts the teacher's votes towards the classes' shares, or None.
-        teacher_views: the views of the weak view on which the teacher votes; None lets it vote on
-            the weak view itself, which the student's strong view is made from.
+        turning: flips and turns the teacher's view anew at every iteration and its vote back, after
+            TCSM (Li et al. 2019, arXiv:1903.00348); the mean counts where it draws several ways to
+            do so. None lets the teacher see the student's weak view. Mistakes change when an image
+            is turned, so that teacher and student confirm fewer of each other's than on one and
+            the same view.
         doubt: weigh every pseudo-label by exp(-d), d the disagreement of the teacher's heads:
             entropy of their mean minus mean of their entropies.
         accumulation: parts into which a batch is cut.
@@ -90,7 +93,7 @@ class MeanTeacherStep:
         weight: float = 1.0,
         ramp: int = 0,
         alignment: DistributionAlignment | None = None,
-        teacher_views: TeacherViews | None = None,
+        turning: RandomSymmetries | None = None,
         doubt: bool = False,
         accumulation: int = 1,
         device: torch.device | str = "cpu",
@@ -110,7 +113,7 @@ class MeanTeacherStep:
         self.weight = weight
         self.ramp = ramp
         self.alignment = alignment
-        self.teacher_views = teacher_views
+        self.turning = turning
         self.doubt = doubt
         self.accumulation = accumulation
         self.device = device
@@ -159,13 +162,10 @@ class MeanTeacherStep:
             on which the teacher's heads, or its views, differ, 0-d.
         """
         valid = content_mask(images)
+        turns = SYMMETRIES[:1] if self.turning is None else self.turning.draw(iteration)
         self.teacher.eval()
         with autocast(self.device, self.precision):
-            if self.teacher_views is None:
-                logits = self.teacher(images)
-            else:
-                views = self.teacher_views.draw(iteration)
-                logits = torch.cat([view.logits(self.teacher, images) for view in views])
+            logits = torch.cat([turn.undo(self.teacher(turn.apply(images))) for turn in turns])
         probabilities = vote(logits)
         weights = torch.ones_like(probabilities[:, 0])
         if self.doubt:

@@ -108,8 +108,6 @@ def test_colors_are_off_until_one_of_them_is_wanted():
         ({"confidence_threshold": 0.8}, 800, ["--confidence-threshold 0.8 is not used without"]),
         ({"confidence_threshold": 0.8, "quantile_thresholds": False}, 800, []),
         ({"confidence_threshold": 0.8, "st_loss_weight": 0.0}, 400, []),
-        ({"teacher_scales": (1.0, 2.0)}, 800, ["--teacher-scales is not used without"]),
-        ({"teacher_scales": (1.0, 2.0), "teacher_views": 2}, 800, []),
     ],
 )
 def test_options_that_do_less_than_they_seem_to_are_told(capsys, options, steps, said):
@@ -117,6 +115,13 @@ def test_options_that_do_less_than_they_seem_to_are_told(capsys, options, steps,
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(said)
     assert all(line.startswith(f"hint: {text}") for line, text in zip(lines, said, strict=True))
+
+
+@pytest.mark.parametrize("count", [-1, 9])
+def test_views_that_do_not_exist_are_refused(run, capsys, count):
+    status, _ = run("views", f"--teacher-views={count}")
+    assert status == 2
+    assert f"error: --teacher-views {count}: expected 0 to 8" in capsys.readouterr().err
 
 
 def test_hints_stand_in_the_output_of_a_run(run, capsys):

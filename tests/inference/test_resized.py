@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ignite_salak.inference import AtInputSize
+from ignite_salak.inference.resized import resize
 
 SIZES = []
 
@@ -40,6 +41,14 @@ def test_images_of_that_size_are_left_alone():
 def test_a_very_narrow_image_keeps_a_pixel():
     AtInputSize(8, by_brightness)(nn.Identity(), torch.rand(1, 3, 1, 64))
     assert SIZES == [(1, 3, 1, 8)]
+
+
+def test_reducing_averages_instead_of_dropping_pixels():
+    stripes = torch.zeros(1, 3, 4, 64)
+    stripes[..., ::4] = 1.0
+    reduced = resize(stripes, (1, 16))
+    # Without antialiasing, bilinear sampling would miss every stripe: all zero.
+    assert torch.allclose(reduced[..., 1:-1], torch.full((1, 3, 1, 14), 0.25), atol=0.01)
 
 
 def test_by_default_the_heads_vote():

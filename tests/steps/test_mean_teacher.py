@@ -20,9 +20,8 @@ from ignite_salak.ranks import rank, rank_count
 from ignite_salak.steps import MeanTeacherStep
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
-from ignite_salak.steps.teacher_views import TeacherViews
 from ignite_salak.steps.views import Views
-from ignite_salak.symmetry import Symmetry
+from ignite_salak.symmetry import RandomSymmetries, Symmetry
 from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
 from ignite_salak.voting import vote
 from tests.processes import in_two_ranks
@@ -207,16 +206,36 @@ def test_the_aligned_model_votes_as_the_step_does(strength):
 
 def test_a_turned_teacher_votes_on_the_same_pixels_another_way_up():
     images = make_batch()["unlabeled"]["image"].float() / 255
-    views = TeacherViews(0)
-    iteration = next(i for i in range(99) if views.draw(i)[0].symmetry == Symmetry(True, 1))
+    turning = RandomSymmetries(0)
+    iteration = next(i for i in range(99) if turning.draw(i) == (Symmetry(True, 1),))
     straight, _ = make_step()
-    turned, ema = make_step(teacher_views=views)
+    turned, ema = make_step(turning=turning)
     expected = straight.pseudo_label(images, iteration)
     found = turned.pseudo_label(images, iteration)  # of a network that looks at single pixels
     assert torch.equal(found[0].labels, expected[0].labels)
     assert found[2] == expected[2]
     [(_, view)] = ema.model.seen
     assert torch.equal(view, images.flip(-1).rot90(1, (-2, -1)))
+
+
+def test_a_teacher_that_sees_several_views_votes_by_their_mean():
+    images = make_batch()["unlabeled"]["image"].float() / 255
+    step, ema = make_step(turning=RandomSymmetries(0, 3))
+    teacher = ema.model.eval()
+    ema.model.forward = lambda view: torch.stack([_downwards(view)])  # no symmetry leaves it alone
+    found = step.pseudo_label(images, 1)[0].labels
+    turns = RandomSymmetries(0, 3).draw(1)
+    votes = [turn.undo(teacher(turn.apply(images))).softmax(dim=2) for turn in turns]
+    assert len({tuple(vote.flatten().tolist()) for vote in votes}) > 1
+    labels = torch.cat(votes).mean(dim=0).argmax(dim=1)
+    assert torch.equal(found[found != 255], labels[found != 255])
+    assert (found != 255).any()
+
+
+def _downwards(images):
+    """Logits that depend on how far down in the view a pixel lies, and on its colour."""
+    rows = torch.linspace(0, 4, images.shape[-2])[:, None].expand(images.shape[-2:])
+    return images + torch.stack([rows, 2 - rows, rows.square() / 4])
 
 
 def test_doubt_makes_the_term_smaller():
@@ -251,7 +270,7 @@ def train():
         views=Views(RandomGeometry(turns=True), (16, 32), seed=0),
         strong=StrongViews(0, RandomColors(), 0.5, paste),
         alignment=DistributionAlignment(torch.tensor([1.0, 2.0, 3.0])),
-        teacher_views=TeacherViews(0, 2, (1.0, 1.5)),
+        turning=RandomSymmetries(0, 2),
         doubt=True,
     )
     share = 4 // rank_count()
