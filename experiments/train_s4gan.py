@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -61,9 +62,9 @@ class Options:
     """Trains S4GAN on a folder of patches, few of them with masks.
 
     V1 is the default: ResNet-101 at output stride 8, no warm-up, no clipping, and the last weights
-    are judged, not an average. The files named ``_ema`` then hold these. --num-heads,
-    --use-multi-head and --decoder-channels change nothing: DeepLabV2 has one head and no decoder;
-    --decoder-lr-factor is for its pyramid.
+    are judged, not an average. The files named ``_ema`` then hold these. --num-heads and
+    --use-multi-head change nothing: S4GAN has one head. DeepLabV2 has no decoder either, so that
+    --decoder-channels is for DeepLabV3+ alone, and --decoder-lr-factor for V2's pyramid.
 
     --config FILE takes the options of an earlier run's config.json, and later flags win; --debug
     shows the traceback of an error.
@@ -84,6 +85,8 @@ class Options:
         default_factory=lambda: RunOptions(checkpoint_dir=Path("checkpoints_s4gan"))
     )
     monitors: MonitorOptions = field(default_factory=MonitorOptions)
+    architecture: Literal["deeplabv2", "deeplabv3plus"] = "deeplabv2"
+    """Network: the authors', or that of the other recipes."""
     v2: bool = False
     """V2's defaults: EMA, clipping and warm-up as in V3, a threshold that rises from 0.05 to 0.20,
     the discriminator from iteration 500."""
@@ -131,7 +134,8 @@ def main(arguments: Sequence[str]) -> None:
         options.model.backbone,
         num_heads=1,
         output_stride=options.model.output_stride,
-        architecture="deeplabv2",
+        decoder_channels=options.model.decoder_channels,
+        architecture=options.architecture,
         aspp_rates=options.model.aspp_rates,
     )
     model = build_model(spec, options.model, run, device)

@@ -38,20 +38,30 @@ def shown(default):
     return "" if default in (None, dataclasses.MISSING) else str(default)
 
 
-def flag_rows(kind):
+def default_of(field, group):
+    """What a flag is without being given; a script may start a group from values of its own."""
+    if group is not dataclasses.MISSING:
+        return getattr(group, field.name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def flag_rows(kind, group=dataclasses.MISSING):
     """The rows of a script's flag table; groups are written out where they stand."""
     types, texts = typing.get_type_hints(kind, include_extras=True), docstrings(kind)
     for field in (field for field in dataclasses.fields(kind) if field.init):
         annotation = types[field.name]
         if dataclasses.is_dataclass(annotation):
-            yield from flag_rows(annotation)
+            yield from flag_rows(annotation, default_of(field, group))
             continue
+        default = default_of(field, group)
         flag = f"`--{field.name.replace('_', '-')}`"
-        if isinstance(field.default, bool):
+        if isinstance(default, bool):
             flag += f" / `--no-{field.name.replace('_', '-')}`"
         if typing.get_origin(annotation) is typing.Annotated:  # tyro.conf.Positional
             flag = f"`{field.name.upper()}`"
-        yield f"| {flag} | {shown(field.default)} | {texts[field.name]} |"
+        yield f"| {flag} | {shown(default)} | {texts[field.name]} |"
 
 
 SCRIPTS = [

@@ -89,6 +89,16 @@ def test_v1_runs_and_its_judged_model_is_the_last_one(finished):
     assert config["options"]["schedule"]["gradient_clip"] == math.inf
 
 
+def test_it_trains_the_network_of_the_other_recipes_too(shared_plantation, flags, tmp_path):
+    folder = tmp_path / "plus"
+    extra = ["--architecture=deeplabv3plus", "--decoder-channels=8", "--num-steps=2"]
+    assert train(shared_plantation.root, folder, flags, *extra) == 0
+    saved = load_model(folder / WEIGHTS[0])
+    assert (saved.spec.architecture, saved.spec.num_heads) == ("deeplabv3plus", 1)
+    assert saved.spec.decoder_channels == 8
+    assert saved.model(torch.rand(1, 3, 32, 32)).shape == (1, 1, 7, 32, 32)
+
+
 def test_no_mask_of_an_unlabelled_patch_is_needed(finished, shared_plantation):
     assert not list(shared_plantation.root.glob("salak-1-3/masks/*"))
     _, batches = finished
