@@ -3,7 +3,8 @@
     python -m experiments.train_v4 --data-root DATA
 
 Network and supervised losses are V3's; what differs is whose votes are trusted, and on what they
-are learnt. What has been measured is in experiments/RESULTS.md, what was tried in V4_TRIALS.md; ``main`` is the composition.
+are learnt. What has been measured is in experiments/RESULTS.md, what was tried for it in
+experiments/V4_TRIALS.md; ``main`` is the composition.
 """
 
 from __future__ import annotations
