@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +44,12 @@ from ignite_salak.steps.device import resolve_precision
 from ignite_salak.steps.mean_teacher import AlignedModel, ramp_up
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.symmetry import SYMMETRIES, RandomSymmetries
-from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
+from ignite_salak.thresholds import (
+    ExpectedThresholds,
+    FixedThresholds,
+    QuantileThresholds,
+    Thresholds,
+)
 
 
 @dataclass
@@ -60,7 +65,10 @@ class TeacherOptions:
     confidence_threshold: float = 0.9
     """Threshold of all classes without --quantile-thresholds."""
     keep_share: tuple[float, float] = (0.5, 0.8)
-    """Share of the pixels predicted as a class that is kept, at the start and at the end."""
+    """Share of the pixels of every class that is kept, at the start and at the end."""
+    keep_share_of: Literal["predicted", "expected"] = "predicted"
+    """What --keep-share is a share of: the pixels predicted as a class, or as many as it has among
+    the labelled ones."""
     threshold_start: float = 0.6
     """Where quantile thresholds start; high, only the easiest class passes at first."""
     threshold_bounds: tuple[float, float] = (0.5, 0.95)
@@ -112,21 +120,22 @@ class TeacherOptions:
         pixels = torch.tensor(data.labeled_pixels.sum(axis=0) + 1)  # of an absent class, one
         return DistributionAlignment(pixels, strength=self.alignment, device=device)
 
-    def thresholds(
-        self, classes: int, steps: int, device: torch.device
-    ) -> FixedThresholds | QuantileThresholds:
+    def thresholds(self, data: RunData, steps: int, device: torch.device) -> Thresholds:
         """Returns the thresholds of a run of so many steps."""
+        classes = data.classes.num_classes
         if not self.quantile_thresholds:
             return FixedThresholds([self.confidence_threshold] * classes, device)
-        return QuantileThresholds(
-            classes,
-            shares=self.keep_share,
-            ramp=steps,
-            decay=self.threshold_decay,
-            start=self.threshold_start,
-            bounds=self.threshold_bounds,
-            device=device,
-        )
+        following: dict[str, Any] = {
+            "shares": self.keep_share,
+            "ramp": steps,
+            "decay": self.threshold_decay,
+            "start": self.threshold_start,
+            "bounds": self.threshold_bounds,
+            "device": device,
+        }
+        if self.keep_share_of == "predicted":
+            return QuantileThresholds(classes, **following)
+        return ExpectedThresholds(torch.tensor(data.labeled_pixels.sum(axis=0)), **following)
 
 
 @dataclass
@@ -243,7 +252,7 @@ def main(arguments: Sequence[str]) -> None:
     weights = options.balance.class_weights(data) if options.loss.use_class_weights else None
     prior = options.balance.log_prior(data, schedule.batch_size)
     loss = CombinedLoss(options.loss.weights(), weights, prior).to(device)
-    thresholds = teacher.thresholds(count, schedule.num_steps, device)
+    thresholds = teacher.thresholds(data, schedule.num_steps, device)
     alignment = teacher.distribution_alignment(data, device)
     paste = ClassConfidence(count, device=device) if options.strong.paste else None
     step = MeanTeacherStep(

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ignite_salak.ranks import sum_over_ranks
 
-__all__ = ["FixedThresholds", "QuantileThresholds"]
+__all__ = ["ExpectedThresholds", "FixedThresholds", "QuantileThresholds", "Thresholds"]
 
 _BINS = 1_000
+_LEAST = 1e-12
 
 
 class FixedThresholds:
@@ -118,8 +119,7 @@ class QuantileThresholds:
 
     def share(self, iteration: int) -> float:
         """Share of the pixels predicted as a class that shall be kept at an iteration."""
-        first, last = self.shares
-        return last if iteration >= self.ramp else first + (last - first) * iteration / self.ramp
+        return _share(self.shares, self.ramp, iteration)
 
     @torch.no_grad()
     def update(
@@ -133,11 +133,7 @@ class QuantileThresholds:
             valid: pixels that count, bool [B, H, W].
             iteration: of the run, from 0.
         """
-        if isinstance(probabilities, Tensor):
-            confidence, labels = probabilities.max(dim=1)
-        else:
-            confidence, labels = probabilities
-        counts = sum_over_ranks(_histogram(confidence, labels, valid, len(self.values)))
+        counts = sum_over_ranks(_count(probabilities, valid, len(self.values)))
         present = counts.sum(dim=1) > 0
         self._updates += present
         weight: Tensor | float = 1.0 - self.decay
@@ -157,22 +153,131 @@ class QuantileThresholds:
         Raises:
             ValueError: it is the state of other thresholds.
         """
-        if set(state_dict) != {"average", "updates"}:
-            raise ValueError(
-                f"the state holds {sorted(state_dict)}, not average and updates: these thresholds "
-                "follow the model, those of the checkpoint did not"
-            )
-        if state_dict["average"].shape != self._average.shape:
-            raise ValueError(
-                f"the state has {len(state_dict['average'])} thresholds for "
-                f"{len(self._average)} classes"
-            )
+        _check_state(state_dict, {"average", "updates"}, "average", len(self.values))
         self._average.copy_(state_dict["average"])
         self._updates.copy_(state_dict["updates"])
         self._publish()
 
     def _publish(self) -> None:
         self.values.copy_(self._average.clamp(*self.bounds))
+
+
+class ExpectedThresholds:
+    """Thresholds that keep, of every class, a share of the pixels that it should have.
+
+    ``QuantileThresholds`` keep the same share of what is predicted as each class, so that a class
+    found twice as often as it occurs has twice as many pseudo-labels as it should. Here a class
+    keeps its most confident pixels up to a share of its expected number, the more strictly the more
+    often it is found; one that is found less often than that keeps all of its pixels, down to the
+    lower bound. So kept pixels show the classes in the shares of the labelled ones, the idea of
+    DARS (He et al. 2021, arXiv:2107.11279), here without its random dropping of pixels. It assumes
+    that labelled and unlabelled photos show the classes in like shares.
+
+    The confidences of all valid pixels are counted, class by class, in a histogram that follows the
+    batches by an exponential average, which begins as a plain mean: after n updates its decay is
+    min(1 - 1 / (n + 1), ``decay``).
+
+    Where there are several ranks, all must update together; the thresholds are those of all pixels.
+
+    Args:
+        expected: pixels or shares of the classes, [C]; none negative.
+        shares: shares of the expected pixels that shall be kept, at iteration 0 and from iteration
+            ``ramp`` on, above 0.
+        ramp: iterations over which the share grows.
+        decay: of the exponential average.
+        start: the thresholds before the first update.
+        bounds: lowest and highest threshold.
+        device: where the probabilities are.
+
+    Attributes:
+        values: the thresholds, float32 [C]; always the same tensor, changed in place.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    Example:
+        >>> thresholds = ExpectedThresholds(pixels, ramp=1_500)
+        >>> pseudo = select_pseudo_labels(probabilities, thresholds.values, valid)
+        >>> thresholds.update(probabilities, valid, iteration)
+    """
+
+    def __init__(
+        self,
+        expected: Tensor,
+        *,
+        shares: tuple[float, float] = (0.5, 0.8),
+        ramp: int,
+        decay: float = 0.999,
+        start: float = 0.6,
+        bounds: tuple[float, float] = (0.5, 0.95),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check(shares, ramp, decay, start, bounds)
+        if not (expected >= 0).all() or not expected.sum() > 0:
+            raise ValueError(
+                f"expected pixels {expected.tolist()}: none may be negative, one must be above 0"
+            )
+        self.shares = shares
+        self.ramp = ramp
+        self.decay = decay
+        self.bounds = bounds
+        self._expected = (expected.double() / expected.double().sum()).float().to(device)
+        self._histogram = torch.zeros(len(expected), _BINS, device=device)
+        self._updates = torch.zeros((), dtype=torch.long, device=device)
+        self.values = torch.full((len(expected),), start, device=device).clamp_(*bounds)
+
+    def share(self, iteration: int) -> float:
+        """Share of the pixels expected of a class that shall be kept at an iteration."""
+        return _share(self.shares, self.ramp, iteration)
+
+    @torch.no_grad()
+    def update(
+        self, probabilities: Tensor | tuple[Tensor, Tensor], valid: Tensor, iteration: int
+    ) -> None:
+        """Counts a batch and moves the thresholds; see ``QuantileThresholds.update``."""
+        counts = sum_over_ranks(_count(probabilities, valid, len(self.values))).float()
+        weight = (1.0 / (self._updates + 1)).clamp_min(1.0 - self.decay)
+        seen = counts.sum() > 0
+        self._histogram += torch.where(seen, (counts - self._histogram) * weight, 0.0)
+        self._updates += seen
+        found = self._histogram.sum(dim=1)
+        wanted = self.share(iteration) * self._expected * found.sum()
+        dropped = (1.0 - wanted / found.clamp_min(_LEAST)).clamp(0.0, 1.0)
+        moved = _quantile(self._histogram, dropped[:, None]).clamp(*self.bounds)
+        self.values.copy_(torch.where(self._updates > 0, moved, self.values))
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """Returns the histogram, the number of updates, and the thresholds."""
+        return OrderedDict(histogram=self._histogram, updates=self._updates, values=self.values)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned.
+
+        Raises:
+            ValueError: it is the state of other thresholds.
+        """
+        _check_state(state_dict, {"histogram", "updates", "values"}, "histogram", len(self.values))
+        self._histogram.copy_(state_dict["histogram"])
+        self._updates.copy_(state_dict["updates"])
+        self.values.copy_(state_dict["values"])
+
+
+Thresholds = FixedThresholds | QuantileThresholds | ExpectedThresholds
+
+
+def _share(shares: tuple[float, float], ramp: int, iteration: int) -> float:
+    first, last = shares
+    return last if iteration >= ramp else first + (last - first) * iteration / ramp
+
+
+def _check_state(state_dict: Mapping[str, Any], names: set[str], main: str, classes: int) -> None:
+    if set(state_dict) != names:
+        raise ValueError(
+            f"the state holds {sorted(state_dict)}, not {sorted(names)}: the thresholds of the "
+            "checkpoint follow the model in another way, or not at all"
+        )
+    if len(state_dict[main]) != classes:
+        raise ValueError(f"the state has {len(state_dict[main])} thresholds for {classes} classes")
 
 
 def _check(
@@ -194,8 +299,12 @@ def _check(
         raise ValueError(f"bounds {bounds} of the thresholds are not ascending between 0 and 1")
 
 
-def _histogram(confidence: Tensor, labels: Tensor, valid: Tensor, classes: int) -> Tensor:
+def _count(probabilities: Tensor | tuple[Tensor, Tensor], valid: Tensor, classes: int) -> Tensor:
     """Valid pixels of every class by confidence, int32 [C, K]."""
+    if isinstance(probabilities, Tensor):
+        confidence, labels = probabilities.max(dim=1)
+    else:
+        confidence, labels = probabilities
     # bincount would wait for the GPU. Labels where nothing is valid may be 255.
     bins = (confidence.float() * _BINS).long().clamp_(0, _BINS - 1)
     index = torch.where(valid, labels * _BINS + bins, 0).flatten()
@@ -203,12 +312,12 @@ def _histogram(confidence: Tensor, labels: Tensor, valid: Tensor, classes: int) 
     return counts.scatter_add_(0, index, valid.flatten().int()).view(classes, _BINS)
 
 
-def _quantile(counts: Tensor, share: float) -> Tensor:
+def _quantile(counts: Tensor, share: float | Tensor) -> Tensor:
     """Confidence under which a share of each class's pixels is, linear inside a bin; float32 [C].
 
     Args:
-        counts: pixels by confidence, int32 [C, K].
-        share: of the pixels, in [0, 1).
+        counts: pixels by confidence, int32 or float32 [C, K].
+        share: of the pixels, in 0-1; of all classes, or float32 [C, 1].
     """
     below = counts.cumsum(dim=1)
     wanted = below[:, -1:] * share

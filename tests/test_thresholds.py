@@ -6,7 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ignite_salak.pseudo_labels import select_pseudo_labels
-from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
+from ignite_salak.thresholds import ExpectedThresholds, FixedThresholds, QuantileThresholds
 from tests.test_no_synchronisation import Waits, Watch
 
 BIN = 1e-3
@@ -16,6 +16,12 @@ def quantile_thresholds(num_classes=3, **options):
     """Thresholds that are the last batch's quantile, where nothing else is said."""
     options = {"ramp": 100, "decay": 0.0, "bounds": (0.0, 1.0), **options}
     return QuantileThresholds(num_classes, **options)
+
+
+def expected_thresholds(expected=(1, 1, 1), **options):
+    """Thresholds by the last batch alone, where nothing else is said."""
+    options = {"ramp": 100, "decay": 0.0, "bounds": (0.0, 1.0), **options}
+    return ExpectedThresholds(torch.tensor(expected), **options)
 
 
 def random_batch(classes=3, seed=0):
@@ -188,7 +194,9 @@ class TestQuantileThresholds:
         assert torch.equal(values, whole.values)
 
     def test_the_state_of_others_is_refused(self):
-        with pytest.raises(ValueError, match="these thresholds follow the model"):
+        with pytest.raises(
+            ValueError, match="not \\['average', 'updates'\\]: the thresholds of the checkpoint"
+        ):
             quantile_thresholds().load_state_dict(FixedThresholds([0.5] * 3).state_dict())
         with pytest.raises(ValueError, match="4 thresholds for 3 classes"):
             quantile_thresholds().load_state_dict(quantile_thresholds(4).state_dict())
@@ -203,12 +211,125 @@ class TestQuantileThresholds:
         assert coarse.values.tolist() == pytest.approx(exact.values.tolist(), abs=5e-3)
 
 
-def test_ranks_together_see_all_pixels(monkeypatch):
+class TestExpectedThresholds:
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"expected": (1, -1, 1)}, "none may be negative"),
+            ({"expected": (0, 0, 0)}, "one must be above 0"),
+            ({"expected": (1.0, float("nan"), 1.0)}, "none may be negative"),
+            ({"shares": (0.0, 0.8)}, r"shares \(0.0, 0.8\)"),
+            ({"ramp": -1}, "ramp of -1"),
+            ({"decay": 1.0}, "decay 1.0"),
+            ({"start": 1.5}, "start 1.5"),
+            ({"bounds": (0.9, 0.5)}, r"bounds \(0.9, 0.5\)"),
+        ],
+    )
+    def test_what_is_out_of_range_is_refused(self, options, words):
+        with pytest.raises(ValueError, match=words):
+            expected_thresholds(**options)
+
+    def test_a_class_found_too_often_is_kept_as_often_as_it_should_be(self):
+        # 600, 300 and 100 pixels are found of three classes that should have 200, 300 and 500.
+        generator = torch.Generator().manual_seed(0)
+        found = [torch.rand(n, generator=generator).tolist() for n in (600, 300, 100)]
+        batch, valid = pixels([], *found)
+        thresholds = expected_thresholds((0, 2, 3, 5), shares=(0.8, 0.8))
+        thresholds.update(batch, valid, 0)
+        confidence, labels = batch
+        kept = [(confidence[labels == c] >= thresholds.values[c]).sum().item() for c in range(4)]
+        assert kept == pytest.approx([0, 160, 240, 100], abs=2)
+        other = quantile_thresholds(4, shares=(0.8, 0.8))  # what they are there to avoid
+        other.update(batch, valid, 0)
+        assert (confidence[labels == 1] >= other.values[1]).sum() == pytest.approx(480, abs=2)
+
+    def test_a_class_found_too_seldom_keeps_all_down_to_the_lower_bound(self):
+        batch, valid = pixels([0.9] * 7, [0.5, 0.6, 0.7])
+        thresholds = expected_thresholds((1, 1), shares=(1.0, 1.0), bounds=(0.55, 1.0))
+        thresholds.update(batch, valid, 0)
+        assert thresholds.values[1].item() == pytest.approx(0.55)
+
+    def test_a_class_that_was_never_found_has_the_upper_bound(self):
+        thresholds = expected_thresholds(bounds=(0.5, 0.95))
+        thresholds.update(*pixels([0.9], [0.9]), 0)
+        assert thresholds.values[2].item() == pytest.approx(0.95)
+
+    def test_a_class_that_should_not_occur_is_not_kept(self):
+        batch, valid = pixels([0.9, 0.99], [0.9, 0.8])
+        thresholds = expected_thresholds((1, 0), shares=(1.0, 1.0))
+        thresholds.update(batch, valid, 0)
+        assert thresholds.values[1].item() > 0.9
+
+    @pytest.mark.parametrize(
+        ("iteration", "share"), [(0, 0.5), (50, 0.65), (100, 0.8), (1_000, 0.8)]
+    )
+    def test_the_share_grows(self, iteration, share):
+        batch, valid = pixels(torch.linspace(0.001, 0.999, 2_000).tolist())
+        thresholds = expected_thresholds((1,))
+        thresholds.update(batch, valid, iteration)
+        assert thresholds.share(iteration) == pytest.approx(share)
+        assert thresholds.values.item() == pytest.approx(1.0 - share, abs=2 * BIN)
+
+    def test_the_average_over_batches_by_hand(self):
+        # Class 0 is found in every batch, in pixels of another confidence.
+        thresholds = expected_thresholds((1, 1), decay=0.75, shares=(1.0, 1.0), start=0.6)
+        values = thresholds.values
+        assert values.tolist() == pytest.approx([0.6, 0.6])
+        mass = np.zeros(5)
+        for number in range(5):
+            batch, valid = pixels([0.1 + 0.2 * number] * 10)
+            thresholds.update(batch, valid, number)
+            weight = max(1 / (number + 1), 0.25)
+            mass += weight * (10 * np.eye(5)[number] - mass)
+            # Half of all pixels are expected: those of the highest confidences.
+            above = np.cumsum(mass[::-1])[::-1]
+            expected = 0.1 + 0.2 * np.flatnonzero(above >= 5 - 1e-4).max()
+            assert values[0].item() == pytest.approx(expected, abs=BIN)
+        assert thresholds.values is values
+
+    def test_invalid_pixels_change_nothing(self):
+        batch, valid = pixels([0.9, 0.8], [0.7])
+        thresholds = expected_thresholds((1, 1), start=0.6)
+        thresholds.update(batch, torch.zeros_like(valid), 0)
+        assert thresholds.values.tolist() == pytest.approx([0.6, 0.6])
+        thresholds.update(batch, valid, 0)
+        before = thresholds.values.clone()
+        thresholds.update(batch, torch.zeros_like(valid), 0)
+        assert torch.equal(thresholds.values, before)
+        assert thresholds.state_dict()["updates"] == 1
+
+    def test_a_run_that_goes_on_equals_one_that_never_stopped(self, tmp_path):
+        def fresh():
+            return expected_thresholds((1, 2, 3), decay=0.9, bounds=(0.3, 0.8))
+
+        whole, first, second = fresh(), fresh(), fresh()
+        for number in range(6):
+            whole.update(*random_batch(seed=number), number)
+        for number in range(3):
+            first.update(*random_batch(seed=number), number)
+        torch.save(first.state_dict(), tmp_path / "state.pt")
+        values = second.values
+        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert torch.equal(values, first.values)
+        for number in range(3, 6):
+            second.update(*random_batch(seed=number), number)
+        assert second.values is values
+        assert torch.equal(values, whole.values)
+
+    def test_the_state_of_others_is_refused(self):
+        with pytest.raises(ValueError, match="'histogram', 'updates', 'values'"):
+            expected_thresholds().load_state_dict(quantile_thresholds().state_dict())
+        with pytest.raises(ValueError, match="4 thresholds for 3 classes"):
+            expected_thresholds().load_state_dict(expected_thresholds((1,) * 4).state_dict())
+
+
+@pytest.mark.parametrize("make", [quantile_thresholds, expected_thresholds])
+def test_ranks_together_see_all_pixels(monkeypatch, make):
     def sums(function):
         monkeypatch.setattr("ignite_salak.thresholds.sum_over_ranks", function)
 
     probabilities, valid = random_batch()
-    whole, first, second = (quantile_thresholds() for _ in range(3))
+    whole, first, second = (make() for _ in range(3))
     whole.update(probabilities, valid, 5)
     of_second = []
     sums(lambda counts: of_second.append(counts) or counts)
@@ -224,6 +345,20 @@ def test_nothing_waits_for_the_gpu(start):
     watch = Watch()
     with FakeTensorMode(allow_non_fake_inputs=True), watch:
         thresholds = quantile_thresholds(start=start, device="cuda")
+        probabilities = torch.rand(2, 3, 8, 8, device="cuda")
+        valid = torch.ones(2, 8, 8, dtype=torch.bool, device="cuda")
+        watch.strict = True
+        for number in range(3):
+            thresholds.update(probabilities, valid, number)
+        assert thresholds.values.device.type == "cuda"
+        with pytest.raises(Waits):
+            thresholds.values.tolist()
+
+
+def test_nothing_waits_for_the_gpu_where_pixels_are_expected():
+    expected, watch = torch.ones(3), Watch()
+    with FakeTensorMode(allow_non_fake_inputs=True), watch:
+        thresholds = ExpectedThresholds(expected, ramp=100, device="cuda")
         probabilities = torch.rand(2, 3, 8, 8, device="cuda")
         valid = torch.ones(2, 8, 8, dtype=torch.bool, device="cuda")
         watch.strict = True

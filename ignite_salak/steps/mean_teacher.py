@@ -21,7 +21,7 @@ from ignite_salak.steps.pools import forward_pools, labeled_view
 from ignite_salak.steps.strong_views import StrongViews
 from ignite_salak.steps.views import Views
 from ignite_salak.symmetry import SYMMETRIES, RandomSymmetries
-from ignite_salak.thresholds import FixedThresholds, QuantileThresholds
+from ignite_salak.thresholds import Thresholds
 from ignite_salak.voting import disagreement, vote
 
 __all__ = ["AlignedModel", "MeanTeacherStep", "ramp_up"]
@@ -87,7 +87,7 @@ class MeanTeacherStep:
         optimizer: Optimizer,
         loss: CombinedLoss,
         *,
-        thresholds: FixedThresholds | QuantileThresholds,
+        thresholds: Thresholds,
         views: Views,
         strong: StrongViews,
         weight: float = 1.0,
