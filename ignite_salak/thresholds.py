@@ -224,7 +224,8 @@ class ExpectedThresholds:
         self._expected = (expected.double() / expected.double().sum()).float().to(device)
         self._histogram = torch.zeros(len(expected), _BINS, device=device)
         self._updates = torch.zeros((), dtype=torch.long, device=device)
-        self.values = torch.full((len(expected),), start, device=device).clamp_(*bounds)
+        first = torch.full((len(expected),), start, dtype=torch.float32, device=device)
+        self.values = first.clamp_(*bounds)
 
     def share(self, iteration: int) -> float:
         """Share of the pixels expected of a class that shall be kept at an iteration."""

@@ -287,6 +287,11 @@ class TestExpectedThresholds:
             assert values[0].item() == pytest.approx(expected, abs=BIN)
         assert thresholds.values is values
 
+    def test_a_start_that_is_an_integer(self):
+        thresholds = expected_thresholds(start=1)
+        assert thresholds.values.dtype == torch.float32
+        assert thresholds.values.tolist() == [1.0, 1.0, 1.0]
+
     def test_invalid_pixels_change_nothing(self):
         batch, valid = pixels([0.9, 0.8], [0.7])
         thresholds = expected_thresholds((1, 1), start=0.6)
