@@ -39,6 +39,23 @@ def pixels(*of_classes):
     return batch, torch.ones(1, 1, len(confidence), dtype=torch.bool)
 
 
+def assert_goes_on(fresh, file):
+    """Thresholds restored from a file go on as those that never stopped."""
+    whole, first, second = fresh(), fresh(), fresh()
+    for number in range(6):
+        whole.update(*random_batch(seed=number), number)
+    for number in range(3):
+        first.update(*random_batch(seed=number), number)
+    torch.save(first.state_dict(), file)
+    values = second.values
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(values, first.values)
+    for number in range(3, 6):
+        second.update(*random_batch(seed=number), number)
+    assert second.values is values
+    assert torch.equal(values, whole.values)
+
+
 class TestFixedThresholds:
     def test_they_stay(self):
         thresholds = FixedThresholds([0.0, 0.6, 1.0])
@@ -179,19 +196,7 @@ class TestQuantileThresholds:
         def fresh():
             return quantile_thresholds(decay=0.9, start=start, bounds=(0.3, 0.8))
 
-        whole, first, second = fresh(), fresh(), fresh()
-        for number in range(6):
-            whole.update(*random_batch(seed=number), number)
-        for number in range(3):
-            first.update(*random_batch(seed=number), number)
-        torch.save(first.state_dict(), tmp_path / "state.pt")
-        values = second.values
-        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert torch.equal(values, first.values)
-        for number in range(3, 6):
-            second.update(*random_batch(seed=number), number)
-        assert second.values is values
-        assert torch.equal(values, whole.values)
+        assert_goes_on(fresh, tmp_path / "state.pt")
 
     def test_the_state_of_others_is_refused(self):
         with pytest.raises(
@@ -307,19 +312,7 @@ class TestExpectedThresholds:
         def fresh():
             return expected_thresholds((1, 2, 3), decay=0.9, bounds=(0.3, 0.8))
 
-        whole, first, second = fresh(), fresh(), fresh()
-        for number in range(6):
-            whole.update(*random_batch(seed=number), number)
-        for number in range(3):
-            first.update(*random_batch(seed=number), number)
-        torch.save(first.state_dict(), tmp_path / "state.pt")
-        values = second.values
-        second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert torch.equal(values, first.values)
-        for number in range(3, 6):
-            second.update(*random_batch(seed=number), number)
-        assert second.values is values
-        assert torch.equal(values, whole.values)
+        assert_goes_on(fresh, tmp_path / "state.pt")
 
     def test_the_state_of_others_is_refused(self):
         with pytest.raises(ValueError, match="'histogram', 'updates', 'values'"):
