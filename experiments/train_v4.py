@@ -66,12 +66,12 @@ class TeacherOptions:
     """Threshold of all classes without --quantile-thresholds."""
     keep_share: tuple[float, float] = (0.5, 0.8)
     """Share of the pixels of every class that is kept, at the start and at the end."""
-    keep_share_of: Literal["predicted", "expected"] = "predicted"
+    keep_share_of: Literal["predicted", "expected"] = "expected"
     """What --keep-share is a share of: the pixels predicted as a class, or as many as it has among
     the labelled ones."""
     threshold_start: float = 0.6
     """Where quantile thresholds start; high, only the easiest class passes at first."""
-    threshold_bounds: tuple[float, float] = (0.5, 0.95)
+    threshold_bounds: tuple[float, float] = (0.4, 0.99)
     """Smallest and largest quantile threshold."""
     threshold_decay: float = 0.999
     """Decay of the average over batches that quantile thresholds follow."""

@@ -69,7 +69,7 @@ def test_it_trains_and_losses_fall(run):
             "--rare-sampling",
             "--logit-adjustment=0.5",
             "--doubt-weights",
-            "--keep-share-of=expected",
+            "--keep-share-of=predicted",
             *COLORS,
         ),
         (
@@ -150,7 +150,7 @@ def test_without_self_training_nothing_unlabelled_is_drawn(run):
         (["--threshold-start=1.2"], "start 1.2 of the thresholds"),
         (["--no-quantile-thresholds", "--confidence-threshold=1.2"], "confidence threshold 1.2"),
         (["--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
-        (["--keep-share-of=expected", "--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
+        (["--keep-share-of=predicted", "--keep-share", "0", "0.8"], "shares (0.0, 0.8)"),
         (["--st-loss-weight=-1"], "--st-loss-weight -1"),
         (["--alignment=2"], "--alignment 2.0 is not between 0 and 1"),
         (["--aspp-rates", "0"], "ASPP rates (0,)"),
