@@ -11,7 +11,11 @@ from experiments.comparison.study import read_study
 
 ROOT = Path(__file__).parents[2]
 CELLS = ROOT / "experiments" / "cells"
-STUDIES = {"dubai": "compare_dubai.json", "dubai_v4": "ablate_v4_dubai.json"}
+STUDIES = {
+    "dubai": "compare_dubai.json",
+    "dubai_long": "compare_dubai_long.json",
+    "dubai_v4": "ablate_v4_dubai.json",
+}
 FILES = sorted(CELLS.glob("*/*/*/*/cell.json"))
 
 

@@ -129,10 +129,18 @@ def test_defaults_that_a_flag_brings_are_a_recipes_own(tmp_path):
     assert v2.adversarial.discriminator_start_iter == 500
 
 
-@pytest.mark.parametrize("name", ["compare_dubai", "ablate_v4_dubai", "v3_switches_dubai"])
-def test_the_studies_of_the_results_page_can_be_read(name):
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("compare_dubai", 2000),
+        ("compare_dubai_long", 4000),
+        ("ablate_v4_dubai", 2000),
+        ("v3_switches_dubai", 2000),
+    ],
+)
+def test_the_studies_of_the_results_page_can_be_read(name, steps):
     study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
     options = {name: study.options(recipe) for name, recipe in study.recipes.items()}
-    assert {each.schedule.num_steps for each in options.values()} == {2000}
+    assert {each.schedule.num_steps for each in options.values()} == {steps}
     check_equal_budgets({name: budget(each) for name, each in options.items()})
     assert "labeled_4" in study.compared_lists()
