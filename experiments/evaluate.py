@@ -33,9 +33,11 @@ from experiments.pseudo_label_judgement import (
 from experiments.tables import (
     plain,
     score_table,
+    source_table,
     text_table,
     write_confusion,
     write_qualities,
+    write_sources,
 )
 from ignite_salak.alignment import align
 from ignite_salak.data.balance import inspect_masks
@@ -46,7 +48,15 @@ from ignite_salak.data.patches import scan_patches
 from ignite_salak.engines import create_evaluator
 from ignite_salak.files import write_json
 from ignite_salak.inference import AtInputSize, TestTimeAugmentation
-from ignite_salak.metrics import BoundaryBandIoU, ClassIoU, PseudoLabelCounts, PseudoLabelQuality
+from ignite_salak.metrics import (
+    BoundaryBandIoU,
+    ClassIoU,
+    PseudoLabelCounts,
+    PseudoLabelQuality,
+    SourceIoU,
+    jackknife_error,
+    scores_from_confusion,
+)
 from ignite_salak.plots import confusion_figure, save_png
 from ignite_salak.steps.device import resolve_precision
 from ignite_salak.voting import predict_once
@@ -55,8 +65,9 @@ _LOGGER = logging.getLogger("ignite_salak.evaluate")
 _FORMAT_SAMPLES = 256
 _FILES = (
     *("metrics.json", "confusion.csv", "confusion_shares.csv", "confusion.png"),
-    *("pseudo_labels.csv", "pseudo_labels.png"),
+    *("source_images.csv", "pseudo_labels.csv", "pseudo_labels.png"),
 )
+_WORST = 5  # source images that the terminal shows
 
 
 @dataclass
@@ -164,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     # Metrics, engine, run
-    scores = ClassIoU(names, device)
+    scores = SourceIoU(names, len(index.sources), device)
     band = BoundaryBandIoU(names, prediction.boundary_width, device)
     metrics: dict[str, Metric] = {"scores": scores, "band": band}
     shift, factors = None, pseudo.factors(saved)
@@ -184,15 +195,24 @@ def main(arguments: Sequence[str]) -> None:
     title = f"{options.checkpoint.name} on {len(patches):,} patches"
     print(f"\n{score_table(names, scores.result, band.result, scores.total)}\n")
     print(_summary(scores, band))
+    present = np.unique(index.source_ids[patches]).tolist()
+    confusions = {index.source_name(s): scores.total_by_source[s] for s in present}
+    error = _error_over(list(confusions.values()), names)
+    if len(confusions) > 1:
+        print(f"standard error of the mIoU over {len(confusions)} source images: {error:.4f}")
+        print(f"\n{source_table(confusions, names, _WORST)}")
     write_confusion(output, names, scores.total)
+    write_sources(output / "source_images.csv", names, confusions)
     save_png(confusion_figure(scores.total, names, title), output / "confusion.png")
     report = {
         "checkpoint": {"path": str(options.checkpoint), "facts": saved.facts},
         "patches": len(patches),
-        "source_images": len(np.unique(index.source_ids[patches])),
+        "source_images": len(confusions),
         "bad_files": list(statistics.bad_files.values()),
         "scores": scores.result,
         "band": band.result,
+        "mIoU_error": error,
+        "confusions": {name: matrix.tolist() for name, matrix in confusions.items()},
         "options": to_dict(options),
         "environment": surroundings(device),
     }
@@ -206,6 +226,15 @@ def main(arguments: Sequence[str]) -> None:
         save_png(figure, output / "pseudo_labels.png")
     write_json(output / "metrics.json", plain(report))
     print(f"\n{output} holds: {', '.join(n for n in _FILES if (output / n).exists())}")
+
+
+def _error_over(confusions: Sequence[Tensor], names: Sequence[str]) -> float:
+    """The standard error of the mIoU over source images, of their matrices [C, C]."""
+    whole = torch.stack(list(confusions)).sum(dim=0)
+    return jackknife_error(
+        len(confusions),
+        lambda image: scores_from_confusion(whole - confusions[image], names)["mIoU"],
+    )
 
 
 def _summary(scores: ClassIoU, band: BoundaryBandIoU) -> str:

@@ -7,7 +7,7 @@ import functools
 import io
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ignite_salak.files import write_whole
 from ignite_salak.inference.areas import ClassAreas
-from ignite_salak.metrics import ClassQuality, PseudoLabelCounts
+from ignite_salak.metrics import ClassQuality, PseudoLabelCounts, scores_from_confusion
 
 __all__ = [
     "area_table",
@@ -23,10 +23,12 @@ __all__ = [
     "plain",
     "quality_table",
     "score_table",
+    "source_table",
     "text_table",
     "write_confusion",
     "write_csv",
     "write_qualities",
+    "write_sources",
 ]
 
 _GRID = [step / 100 for step in range(50, 100, 5)]
@@ -65,6 +67,26 @@ def score_table(
         for name, pixels in zip(names, truth, strict=True)
     ]
     return text_table(["class", *columns, "of truth", "band IoU"], rows)
+
+
+def source_table(confusions: Mapping[str, Tensor], names: Sequence[str], most: int) -> str:
+    """Returns the source images with the most wrong pixels, one a line.
+
+    Args:
+        confusions: pixel counts by source image, int64 [C, C], rows are the truth.
+        names: class names.
+        most: lines.
+    """
+    counted = _by_wrong_pixels(confusions)
+    all_wrong = sum(wrong for *_, wrong in counted)
+    rows = []
+    for source, matrix, wrong in counted[:most]:
+        scores = scores_from_confusion(matrix, names)
+        share = _percent(wrong / max(1, all_wrong))
+        rows.append(
+            [source, f"{wrong:,}", share, *map(_score, (scores["accuracy"], scores["mIoU"]))]
+        )
+    return text_table(["source image", "wrong px", "of all wrong", "accuracy", "mIoU"], rows)
 
 
 def quality_table(qualities: Sequence[ClassQuality]) -> str:
@@ -123,6 +145,22 @@ def write_confusion(folder: Path, names: Sequence[str], confusion: Tensor) -> No
         write_csv(folder / file, [["truth \\ prediction", *names], *rows])
 
 
+def write_sources(path: Path, names: Sequence[str], confusions: Mapping[str, Tensor]) -> None:
+    """Writes the scores of every source image, those with the most wrong pixels first.
+
+    Args:
+        path: of the CSV file.
+        names: class names.
+        confusions: pixel counts by source image, int64 [C, C], rows are the truth.
+    """
+    columns = ["accuracy", "mIoU", *(f"IoU/{name}" for name in names)]
+    rows = []
+    for source, matrix, wrong in _by_wrong_pixels(confusions):
+        scores = scores_from_confusion(matrix, names)
+        rows.append([source, int(matrix.sum()), wrong, *(scores[column] for column in columns)])
+    write_csv(path, [["source image", "pixels", "wrong pixels", *columns], *rows])
+
+
 def write_qualities(path: Path, counts: PseudoLabelCounts) -> None:
     """Writes the quality of pseudo-labels of every class at thresholds from 0.00 to 0.99."""
     columns = [counts.judge_all(step / 100) for step in range(100)]
@@ -142,6 +180,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
     return None if _is_nan(value) else value
+
+
+def _by_wrong_pixels(confusions: Mapping[str, Tensor]) -> list[tuple[str, Tensor, int]]:
+    """Names, matrices and numbers of wrong pixels, the most first."""
+    counted = [(name, m, int(m.sum() - m.diag().sum())) for name, m in confusions.items()]
+    return sorted(counted, key=lambda each: (-each[2], each[0]))
 
 
 def _shares(quality: ClassQuality) -> list[float]:

@@ -61,7 +61,8 @@ def create_evaluator(
     Its output is ``{"pred": int64 [B, H, W], "target": int64 [B, H, W], "label": int64 [B, H, W],
     "confidence": float32 [B, H, W], "content": bool [B, H, W]}``: "pred" is the map, "label" what
     would become a pseudo-label, the same without ``shift``, and the confidence its probability;
-    pixels without content are padding or nodata.
+    pixels without content are padding or nodata. Where a batch has "source", the source image of
+    every patch, integer [B], the output has it too.
 
     Args:
         model: returns logits [N, B, C, H, W] for RGB images [B, 3, H, W] in 0-1.
@@ -83,12 +84,14 @@ def create_evaluator(
         label = pred
         if shift is not None:
             confidence, label = shift(probabilities).max(dim=1)
+        sources = {"source": batch["source"]} if "source" in batch else {}
         return {
             "pred": pred,
             "target": batch["mask"].to(device, non_blocking=True).long(),
             "label": label,
             "confidence": confidence,
             "content": content_mask(images),
+            **sources,
         }
 
     evaluator = Engine(evaluate)

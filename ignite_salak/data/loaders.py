@@ -231,9 +231,10 @@ class TrainingStream:
 
 
 class EvaluationBatches:
-    """Every patch once, in order: ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W]}``.
+    """Every patch once, in order.
 
-    Where there are several ranks, each gets every R-th patch, none twice. The processes that
+    A batch is ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W], "source": int64 [B]}``, the
+    last the source images' positions in ``PatchIndex.sources``. Where there are several ranks, each gets every R-th patch, none twice. The processes that
     decode stay alive from one time to the next.
 
     Args:
@@ -262,6 +263,7 @@ class EvaluationBatches:
         self._reader: _Reader = (
             _Reader(num_workers, pin_memory) if workers_of is None else workers_of._reader
         )
+        self._patches = patches
         name = self._reader.add(patches)
         mine = [(name, position) for position in range(rank(), len(patches), rank_count())]
         self._batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
@@ -270,11 +272,13 @@ class EvaluationBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._reader.read(self._batches):
+        for addresses, batch in zip(self._batches, self._reader.read(self._batches), strict=True):
             bad_files = batch.pop("bad_files")
             if bad_files:
                 raise BadFileError(bad_files[0])
-            yield batch
+            patches = self._patches.patches[[position for _, position in addresses]]
+            sources = self._patches.index.source_ids[patches]
+            yield {**batch, "source": torch.from_numpy(sources.astype(np.int64))}
 
 
 class _Reader:

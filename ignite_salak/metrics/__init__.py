@@ -2,11 +2,13 @@
 
 from ignite_salak.metrics.boundary_iou import BoundaryBandIoU, boundary_band
 from ignite_salak.metrics.class_iou import ClassIoU, scores_from_confusion
+from ignite_salak.metrics.jackknife import jackknife_error
 from ignite_salak.metrics.pseudo_label_quality import (
     ClassQuality,
     PseudoLabelCounts,
     PseudoLabelQuality,
 )
+from ignite_salak.metrics.source_iou import SourceIoU
 
 __all__ = [
     "BoundaryBandIoU",
@@ -14,6 +16,8 @@ __all__ = [
     "ClassQuality",
     "PseudoLabelCounts",
     "PseudoLabelQuality",
+    "SourceIoU",
     "boundary_band",
+    "jackknife_error",
     "scores_from_confusion",
 ]

@@ -93,7 +93,11 @@ class ClassIoU(Metric):
         Raises:
             ValueError: the shapes differ.
         """
-        pred, target = (value.to(self._device).long() for value in output)
+        self.confusion += self._count(*output).sum(dim=0)
+
+    def _count(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Notes the bounds of a batch and returns its pixel counts, int64 [B, C, C]."""
+        pred, target = (value.to(self._device).long() for value in (pred, target))
         if pred.shape != target.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
         classes = len(self.names)
@@ -102,10 +106,10 @@ class ClassIoU(Metric):
         self._bounds = (self._bounds[0].minimum(low), self._bounds[1].maximum(high))
         # bincount and masks would wait; additions row by row do not queue up at one cell.
         cells = torch.where(counted, target * classes + pred, classes**2)
-        rows = cells.clamp(0, classes**2).flatten(0, -2)
-        counts = rows.new_zeros(len(rows), classes**2 + 1)
-        counts.scatter_add_(1, rows, rows.new_ones(()).expand_as(rows))
-        self.confusion += counts.sum(dim=0)[:-1].view(classes, classes)
+        rows = cells.clamp(0, classes**2)
+        counts = rows.new_zeros(*rows.shape[:-1], classes**2 + 1)
+        counts.scatter_add_(-1, rows, rows.new_ones(()).expand_as(rows))
+        return counts.flatten(1, -2).sum(dim=1)[:, :-1].unflatten(1, (classes, classes))
 
     @sync_all_reduce("confusion")
     def compute(self) -> dict[str, float]:

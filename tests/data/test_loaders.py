@@ -422,11 +422,21 @@ class TestEvaluationBatches:
         assert len(batches) == 3
         for _ in range(2):
             taken = list(batches)
-            assert [set(batch) for batch in taken] == [{"image", "mask"}] * 3
+            assert [set(batch) for batch in taken] == [{"image", "mask", "source"}] * 3
             seen = [batch["image"][:, 0, 0, 0].tolist() for batch in taken]
             assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
             masks = torch.cat([batch["mask"][:, 3, 3] for batch in taken])
             assert masks.tolist() == [number % 3 for number in range(LABELED)]
+
+    def test_every_patch_comes_with_its_source_image(self, tmp_path, classes, add_patch):
+        for name in ("b_patch_000_000", "a_patch_000_000", "b_patch_000_001", "c_patch_000_000"):
+            add_patch(tmp_path, name, np.zeros((16, 16), int))
+        index = scan_patches(tmp_path, cache=False)
+        chosen = PatchDataset(index, np.array([0, 1, 3]), MaskReader(classes))
+        sources = [batch["source"] for batch in EvaluationBatches(chosen, batch_size=2)]
+        names = [index.source_name(source) for source in torch.cat(sources).tolist()]
+        assert names == [index.image_path(patch).stem[0] for patch in chosen.patches]
+        assert sources[0].dtype == torch.int64
 
     @pytest.mark.parametrize("num_workers", [0, 2])
     def test_global_randomness_is_left_alone(self, pools, num_workers):

@@ -90,6 +90,7 @@ def test_files_and_table(run, shared_plantation, tmp_path, capsys):
     assert evaluate(run(), shared_plantation.root, tmp_path / "a" / "b") == 0
     folder = tmp_path / "a" / "b"
     names = {"metrics.json", "confusion.csv", "confusion_shares.csv", "confusion.png"}
+    names.add("source_images.csv")
     assert {path.name for path in folder.iterdir()} == names
     shown = capsys.readouterr().out
     metrics = read_metrics(folder)
@@ -125,6 +126,42 @@ def test_the_confusion_is_that_of_scikit_learn(run, shared_plantation, tmp_path)
         expected += confusion_matrix(*pairs, labels=range(7))
     counts = np.array(read_csv(tmp_path / "confusion.csv"))[1:, 1:].astype(int)
     assert np.array_equal(counts, expected)
+
+
+def test_every_source_image_is_judged_by_itself(run, shared_plantation, tmp_path, capsys):
+    listing = tmp_path / "list.txt"
+    flag = f"--val-files={listing}"
+    alone = {}
+    for name in VALIDATION:
+        listing.write_text(name, "utf-8")
+        assert evaluate(run(), shared_plantation.root, tmp_path / name, flag) == 0
+        alone[name] = read_metrics(tmp_path / name)
+        assert "standard error" not in capsys.readouterr().out  # there is none of one image
+        assert alone[name]["mIoU_error"] is None
+    assert evaluate(run(), shared_plantation.root, tmp_path / "both") == 0
+    both = read_metrics(tmp_path / "both")
+    named = {name.split("/")[-1]: matrix for name, matrix in both["confusions"].items()}
+    assert named.keys() == set(VALIDATION)
+    head, *rows = read_csv(tmp_path / "both" / "source_images.csv")
+    wrong = [int(row[2]) for row in rows]
+    assert wrong == sorted(wrong, reverse=True)
+    for row in rows:
+        name = row[0].split("/")[-1]
+        counts = np.array(read_csv(tmp_path / name / "confusion.csv"))[1:, 1:].astype(int)
+        assert np.array_equal(named[name], counts)
+        values = dict(zip(head[1:], row[1:], strict=True))
+        pixels, wrong = counts.sum(), counts.sum() - np.trace(counts)
+        assert (int(values["pixels"]), int(values["wrong pixels"])) == (pixels, wrong)
+        for score in ("accuracy", "mIoU", "IoU/Jalan"):
+            expected = alone[name]["scores"][score]
+            assert values[score] == ("" if expected is None else f"{expected:.6f}")
+    # Two images: the error is half of the distance of their scores.
+    first, second = (alone[name]["scores"]["mIoU"] for name in VALIDATION)
+    assert both["mIoU_error"] == pytest.approx(abs(first - second) / 2)
+    shown = capsys.readouterr().out
+    assert f"standard error of the mIoU over 2 source images: {both['mIoU_error']:.4f}" in shown
+    for row in rows:
+        assert row[0] in shown
 
 
 def test_a_model_trained_small_is_judged_at_the_masks_own_size(
