@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from experiments.comparison.cells import (
     RESULT,
     collect,
     last_error,
+    read_confusions,
     read_history,
-    read_judgement,
+    read_pseudo_labels,
 )
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing, write_progress
@@ -28,7 +30,9 @@ __all__ = ["CellRun", "judge_flags", "run_process"]
 _NOTE_EVERY = 10.0  # seconds; what a kill -9 can make the minutes of a cell forget
 
 _LOG = "log.txt"
-_JUDGEMENT = "unlabeled"
+_UNLABELED = "unlabeled"
+_POOLS = {"validation": read_confusions, _UNLABELED: read_pseudo_labels}
+"""What is judged, in this order, and what reads the judgement."""
 
 
 def run_process(script: str, flags: Sequence[str], log: Path) -> subprocess.Popen:
@@ -53,23 +57,26 @@ def run_process(script: str, flags: Sequence[str], log: Path) -> subprocess.Pope
         )
 
 
-def judge_flags(setting: Setting, options: RecipeOptions, folder: Path) -> list[str]:
+def judge_flags(setting: Setting, options: RecipeOptions, folder: Path, pool: str) -> list[str]:
     """Returns the command line of ``evaluate`` for a trained cell.
 
     Args:
         setting: where the data are.
         options: the recipe's.
         folder: of the cell.
+        pool: "validation", or "unlabeled" for pseudo-labels too.
     """
     data, run = options.data, options.run
     flags = [
-        *("--checkpoint", str(folder / "final_model_ema.pth"), "--pseudo-labels"),
-        *("--data-root", str(setting.data_root), "--pool", "unlabeled"),
+        *("--checkpoint", str(folder / "final_model_ema.pth")),
+        *("--data-root", str(setting.data_root), "--pool", pool),
         *("--mask-format", data.mask_format, "--batch-size", str(options.schedule.batch_size)),
         *("--device", run.device, "--precision", run.precision),
         *("--num-workers", str(run.num_workers), "--threads", str(setting.threads)),
-        *("--output", str(folder / _JUDGEMENT)),
+        *("--output", str(folder / pool)),
     ]
+    if pool == _UNLABELED:
+        flags += ["--pseudo-labels"]
     if data.class_mapping is not None:
         flags += ["--class-mapping", str(data.class_mapping)]
     if data.input_size is not None:
@@ -78,7 +85,9 @@ def judge_flags(setting: Setting, options: RecipeOptions, folder: Path) -> list[
 
 
 class CellRun:
-    """One cell under way: training, then the judgement of its pseudo-labels, then cell.json.
+    """One cell under way: training, the judgement on validation photos, that of pseudo-labels.
+
+    Then it writes cell.json.
 
     Args:
         setting: the study and its places.
@@ -105,6 +114,9 @@ class CellRun:
         self._standing = standing
         self._identity = setting.identity(cell)
         self._phase: Literal["training", "judging"] = "training"
+        judge_all = setting.study.judge_pseudo_labels
+        self._pools = deque(pool for pool in _POOLS if judge_all or pool != _UNLABELED)
+        self._judgement: dict[str, Any] = {"judging_minutes": 0.0}
         self._process: subprocess.Popen | None = None
         self._started = 0.0
         self._seconds = standing.seconds
@@ -188,22 +200,27 @@ class CellRun:
 
     def _judge_or_finish(self) -> None:
         self._phase = "judging"
-        if not self.setting.study.judge_pseudo_labels:
-            self._finish({})
+        if not self._pools:
+            self._finish()
             return
-        flags = judge_flags(self.setting, self.options, self.folder)
-        self._launch("evaluate", flags)
+        self._launch(
+            "evaluate", judge_flags(self.setting, self.options, self.folder, self._pools[0])
+        )
 
     def _judged(self, status: int) -> None:
-        seconds = time.monotonic() - self._started
+        self._judgement["judging_minutes"] += (time.monotonic() - self._started) / 60
+        pool = self._pools[0]
         if status == 0:
-            self._finish(read_judgement(self.folder / _JUDGEMENT, seconds))
-        elif status == 2:  # such as: all photos with masks are trained on, as for the upper bound
-            self._finish({"not_judged": last_error(self.folder / _LOG)})
+            self._judgement |= _POOLS[pool](self.folder / pool)
+        elif status == 2 and pool == _UNLABELED:  # all photos with masks are trained on
+            self._judgement["not_judged"] = last_error(self.folder / _LOG)
         else:
             self._fail(status)
+            return
+        self._pools.popleft()
+        self._judge_or_finish()
 
-    def _finish(self, judgement: dict[str, Any]) -> None:
+    def _finish(self) -> None:
         try:
             self.result = collect(
                 self.folder,
@@ -213,7 +230,7 @@ class CellRun:
                 budget=budget(self.options),
                 flags=self.setting.flags(self.cell, self.folder),
                 seconds=self._seconds,
-                judgement=judgement,
+                judgement=self._judgement,
             )
         except (ValueError, LookupError, TypeError, OSError) as error:
             self.failure = f"the files in {self.folder} say no result: {error!r}"

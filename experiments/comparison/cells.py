@@ -24,9 +24,10 @@ __all__ = [
     "collect",
     "last_error",
     "number",
+    "read_confusions",
     "read_history",
     "read_json",
-    "read_judgement",
+    "read_pseudo_labels",
     "read_result",
 ]
 
@@ -59,7 +60,7 @@ def collect(
         budget: what is equal of all recipes.
         flags: the command line.
         seconds: training, over all calls.
-        judgement: more entries of cell.json, see ``read_judgement``.
+        judgement: more entries of cell.json, see ``read_confusions`` and ``read_pseudo_labels``.
     """
     summary = read_json(folder / "summary.json") or {}
     config = read_json(folder / "config.json") or {}
@@ -83,6 +84,7 @@ def collect(
             for row in history
             if row.get("validation/mIoU")
         ],
+        "confusions": None,
         "unlabeled": None,
         "pseudo_labels": None,
         "warnings": summary["warnings"],
@@ -97,12 +99,24 @@ def collect(
     return result
 
 
-def read_judgement(folder: Path, seconds: float) -> dict[str, Any]:
+def read_confusions(folder: Path) -> dict[str, Any]:
+    """Reads what ``evaluate`` found on the validation photos.
+
+    Args:
+        folder: its --output.
+
+    Returns:
+        Entry of cell.json: "confusions", the pixel counts of every photo, rows are the truth.
+    """
+    found = read_json(folder / "metrics.json") or {}
+    return {"confusions": found["confusions"]}
+
+
+def read_pseudo_labels(folder: Path) -> dict[str, Any]:
     """Reads what ``evaluate --pseudo-labels`` found on the unlabelled photos.
 
     Args:
         folder: its --output.
-        seconds: how long it took.
 
     Returns:
         Entries of cell.json: scores of the model, and quality of its pseudo-labels at the
@@ -118,7 +132,6 @@ def read_judgement(folder: Path, seconds: float) -> dict[str, Any]:
     return {
         "unlabeled": {"mIoU": found["scores"]["mIoU"], "patches": found["patches"]},
         "pseudo_labels": quality,
-        "judging_minutes": seconds / 60,
     }
 
 

@@ -43,7 +43,7 @@ def comparison_figure(study: Study, results: Sequence[Result]) -> Figure:
         for row, name in enumerate(names)
     }
     for column, listing in enumerate(lists):
-        scores = {name: by_seed(results, name, listing) for name in names}
+        scores = {name: by_seed(results, (name, listing)) for name in names}
         _dots(axes[0, column], scores, study.baseline, upper, styles)
         axes[0, column].set_title(listing, parse_math=False)
         curves = {
@@ -129,4 +129,4 @@ def _columns(curve: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]
 def _upper_scores(study: Study, results: Sequence[Result]) -> float:
     if study.upper_bound is None:
         return math.nan
-    return spread(by_seed(results, *study.upper_bound).values()).mean
+    return spread(by_seed(results, study.upper_bound).values()).mean

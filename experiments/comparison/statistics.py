@@ -1,15 +1,36 @@
-"""What a comparison says: means and deviations, paired gains, the share of the gap that closes."""
+"""What a comparison says: means and deviations, paired gains, the share of the gap that closes.
+
+Two kinds of errors belong to a gain. That of the seeds says how far it depends on the luck of the
+training; that of the photos, a jackknife over them, how far on which photos it was measured on. Few
+seeds that agree prove nothing where few photos are judged.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from experiments.comparison.cells import Result, number
+import torch
 
-__all__ = ["Gain", "Spread", "by_seed", "closed_share", "gain", "spread"]
+from experiments.comparison.cells import Result, number
+from ignite_salak.metrics import jackknife_error, scores_from_confusion
+
+__all__ = [
+    "Comparison",
+    "Gain",
+    "Line",
+    "Spread",
+    "by_seed",
+    "closed_share",
+    "compare",
+    "gain",
+    "spread",
+]
+
+Line = tuple[str, str]
+"""A recipe and the list that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +72,23 @@ class Gain:
     Attributes:
         by_seed: difference of every seed that both have.
         mean: NaN of none.
-        error: standard error of the mean, the sample standard deviation of the differences over
-            the root of their number; NaN of fewer than two.
+        error: standard error of the mean over the seeds, the sample standard deviation of the
+            differences over the root of their number; NaN of fewer than two.
+        photo_error: standard error of the mean over the photos; NaN where it is not known.
     """
 
     by_seed: Mapping[int, float]
     mean: float
     error: float
+    photo_error: float = math.nan
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is more than two standard errors, and positive for every seed."""
+        """Whether it is more than two of each standard error, and positive for every seed."""
         if len(self.by_seed) < 2:
             return False
-        return self.mean > 2 * self.error and min(self.by_seed.values()) > 0
+        widest = self.error if math.isnan(self.photo_error) else max(self.error, self.photo_error)
+        return self.mean > 2 * widest and min(self.by_seed.values()) > 0
 
     def verdict(self) -> str:
         """Says in words what ``is_clear`` says."""
@@ -75,7 +99,10 @@ class Gain:
         if self.is_clear:
             return "yes"
         above = sum(difference > 0 for difference in self.by_seed.values())
-        return f"no: {above} of {len(self.by_seed)} seeds, {_ratio(self.mean, self.error)}"
+        said = f"no: {above} of {len(self.by_seed)} seeds, {_ratio(self.mean, self.error)}"
+        if math.isnan(self.photo_error):
+            return said
+        return f"{said} of the seeds, {_ratio(self.mean, self.photo_error)} of the photos"
 
 
 def gain(own: Mapping[int, float], base: Mapping[int, float]) -> Gain:
@@ -108,13 +135,69 @@ def closed_share(
     return (means[0] - means[1]) / gap if gap > 0 else math.nan
 
 
-def by_seed(results: Iterable[Result], recipe: str, listing: str) -> dict[int, float]:
-    """Returns the last validation mIoU of a recipe's cells on a list, by seed."""
+@dataclass(frozen=True)
+class Comparison:
+    """Where a recipe stands between baseline and upper bound.
+
+    Attributes:
+        gain: over the baseline.
+        closed: share of the gap to the upper bound, see ``closed_share``.
+        closed_error: its standard error over the photos; NaN where it is not known.
+    """
+
+    gain: Gain
+    closed: float
+    closed_error: float
+
+
+def compare(results: Sequence[Result], own: Line, base: Line, upper: Line | None) -> Comparison:
+    """Compares a recipe with the baseline and the upper bound.
+
+    The errors over the photos are those of the seeds whose cells keep a confusion matrix per photo.
+
+    Args:
+        results: finished cells.
+        own: the recipe.
+        base: the baseline.
+        upper: the upper bound, or None.
+    """
+
+    def without(photo: str | None) -> tuple[Gain, float]:
+        mine, theirs = (by_seed(results, line, photo) for line in (own, base))
+        bound = by_seed(results, upper, photo) if upper is not None else {}
+        return gain(mine, theirs), closed_share(mine, theirs, bound)
+
+    photos = sorted({photo for result in results for photo in result.get("confusions") or ()})
+    found, closed = without(None)
+    fewer = [without(photo) for photo in photos]
+    gain_error = jackknife_error(len(photos), lambda photo: fewer[photo][0].mean)
+    closed_error = jackknife_error(len(photos), lambda photo: fewer[photo][1])
+    return Comparison(replace(found, photo_error=gain_error), closed, closed_error)
+
+
+def by_seed(results: Iterable[Result], line: Line, without: str | None = None) -> dict[int, float]:
+    """Returns the last validation mIoU of a recipe's cells on a list, by seed.
+
+    Args:
+        results: finished cells.
+        line: recipe and list.
+        without: a photo to leave out; NaN where a cell keeps no matrix of any other photo.
+    """
     return {
         result["seed"]: number(result, "last", "mIoU")
+        if without is None
+        else _score_without(result, without)
         for result in results
-        if (result["recipe"], result["list"]) == (recipe, listing)
+        if (result["recipe"], result["list"]) == line
     }
+
+
+def _score_without(result: Result, photo: str) -> float:
+    confusions = result.get("confusions") or {}
+    kept = [matrix for name, matrix in confusions.items() if name != photo]
+    if not kept:
+        return math.nan
+    return scores_from_confusion(torch.tensor(kept).sum(dim=0), result["classes"])["mIoU"]
 
 
 def _ratio(value: float, error: float) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.comparison.cells import Result, number
-from experiments.comparison.statistics import Gain, by_seed, closed_share, gain, spread
+from experiments.comparison.statistics import compare, spread
 from experiments.comparison.study import Cell, Study
 
 __all__ = ["cell_rows", "markdown", "markdown_table", "summary_rows"]
@@ -42,7 +42,8 @@ def summary_rows(study: Study, results: Sequence[Result]) -> list[list]:
     head = ["list", "recipe", "seeds"]
     head += [f"{which} {kind}" for which in ("last", "best") for kind in ("mean", "std")]
     head += [*(f"IoU/{name}" for name in names), "st_px", "precision", "kept_share"]
-    head += ["unlabeled_mIoU", "minutes", "gain", "gain_error", "closed_share"]
+    head += ["unlabeled_mIoU", "minutes", "gain", "gain_error", "gain_photo_error"]
+    head += ["closed_share", "closed_share_error"]
     rows: list[list] = [head]
     for listing in study.compared_lists():
         for label, recipe, own_list in _lines(study, listing):
@@ -51,10 +52,12 @@ def summary_rows(study: Study, results: Sequence[Result]) -> list[list]:
                 spread(number(result, which, "mIoU") for result in own)
                 for which in ("last", "best")
             )
-            found, closed = _gain_and_share(study, listing, results, recipe, own_list)
+            base, upper = (study.baseline, listing), study.upper_bound
+            found = compare(results, (recipe, own_list), base, upper)
             means = [spread(map(value, own)).mean for value in _columns(names)]
-            row = [listing, label, last.n, last.mean, last.std, best.mean, best.std]
-            rows.append([*row, *means, found.mean, found.error, closed])
+            row = [listing, label, last.n, last.mean, last.std, best.mean, best.std, *means]
+            row += [found.gain.mean, found.gain.error, found.gain.photo_error]
+            rows.append([*row, found.closed, found.closed_error])
     return rows
 
 
@@ -106,21 +109,25 @@ def _score_table(study: Study, listing: str, results: Sequence[Result]) -> str:
 
 
 def _gain_table(study: Study, listing: str, results: Sequence[Result]) -> str:
-    head = ["recipe", "gain", "standard error", "by seed", "clear", "share of the gap closed"]
+    head = ["recipe", "gain", "error of the seeds", "error of the photos", "by seed", "clear"]
+    head.append("share of the gap closed")
     rows = []
     for label, recipe, own_list in _lines(study, listing):
         if (recipe, own_list) == (study.baseline, listing):
             continue
-        found, closed = _gain_and_share(study, listing, results, recipe, own_list)
-        differences = ", ".join(f"{seed}: {value:+.3f}" for seed, value in found.by_seed.items())
+        base, upper = (study.baseline, listing), study.upper_bound
+        found = compare(results, (recipe, own_list), base, upper)
+        gain, error = found.gain, _percent(found.closed_error)
+        differences = ", ".join(f"{seed}: {value:+.3f}" for seed, value in gain.by_seed.items())
         rows.append(
             [
                 label,
-                _decimals(found.mean, 3, "+"),
-                _decimals(found.error, 3),
+                _decimals(gain.mean, 3, "+"),
+                _decimals(gain.error, 3),
+                _decimals(gain.photo_error, 3),
                 differences or "-",
-                found.verdict(),
-                _percent(closed),
+                gain.verdict(),
+                _percent(found.closed) + ("" if error == "-" else f" ± {error}"),
             ]
         )
     return markdown_table(head, rows)
@@ -134,15 +141,6 @@ def _lines(study: Study, listing: str) -> list[tuple[str, str, str]]:
         recipe, upper = study.upper_bound
         lines.append((f"upper bound: {recipe}, {upper}", recipe, upper))
     return lines
-
-
-def _gain_and_share(
-    study: Study, listing: str, results: Sequence[Result], recipe: str, own_list: str
-) -> tuple[Gain, float]:
-    own = by_seed(results, recipe, own_list)
-    base = by_seed(results, study.baseline, listing)
-    upper = by_seed(results, *study.upper_bound) if study.upper_bound else {}
-    return gain(own, base), closed_share(own, base, upper)
 
 
 def _cells_of(results: Iterable[Result], recipe: str, listing: str) -> list[Result]:
@@ -172,7 +170,8 @@ def _reading(study: Study) -> str:
     if study.upper_bound is not None:
         upper = (
             "Share of the gap closed: (mean of the recipe - mean of the baseline) / (mean of the "
-            "upper bound - mean of the baseline), over the seeds that all three have. "
+            "upper bound - mean of the baseline), over the seeds that all three have; ± is its "
+            "error of the photos. "
         )
     return (
         "mIoU is the mean IoU of the classes without the background, of the averaged model on the "
@@ -183,9 +182,11 @@ def _reading(study: Study) -> str:
         "pixels that are kept, of the final averaged model at the recipe's own last thresholds, on "
         "the unlabelled photos with masks; a recipe without thresholds is judged at the default "
         "ones, and V4's votes are aligned as in training. Gain: "
-        "of the last mIoU, paired by seed; its standard error is the sample standard "
-        "deviation of the differences over the root of their number; clear: more than two standard "
-        f"errors, and positive for every seed. {upper}Minutes: training with its evaluations."
+        "of the last mIoU, paired by seed; its error of the seeds is the sample standard "
+        "deviation of the differences over the root of their number, that of the photos a "
+        "jackknife over the validation photos, of the seeds whose cells keep a confusion matrix "
+        "per photo; clear: more than two of each error that is known, and positive for every seed. "
+        f"{upper}Minutes: training with its evaluations."
     )
 
 

@@ -234,7 +234,9 @@ class EvaluationBatches:
     """Every patch once, in order.
 
     A batch is ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W], "source": int64 [B]}``, the
-    last the source images' positions in ``PatchIndex.sources``. Where there are several ranks, each gets every R-th patch, none twice. The processes that
+    last the source images' positions in ``PatchIndex.sources``.
+
+    Where there are several ranks, each gets every R-th patch, none twice. The processes that
     decode stay alive from one time to the next.
 
     Args:

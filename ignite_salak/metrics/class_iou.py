@@ -69,8 +69,8 @@ class ClassIoU(Metric):
         >>> evaluator.run(batches).metrics["scores"]["mIoU"]
     """
 
-    required_output_keys = ("pred", "target")
-    _state_dict_all_req_keys = ("confusion",)
+    required_output_keys: tuple[str, ...] = ("pred", "target")
+    _state_dict_all_req_keys: tuple[str, ...] = ("confusion",)
 
     def __init__(self, names: Sequence[str], device: torch.device | str = "cpu") -> None:
         self.names = tuple(names)

@@ -94,7 +94,7 @@ def change(study, old, new):
 def test_a_study_from_first_call_to_tables(call, called, study, tmp_path, capsys):
     runs = tmp_path / "runs"
     assert call("--only", "v3") == 0
-    assert [script for script, _ in called] == ["train_v3", "evaluate"] * 2
+    assert [script for script, _ in called] == ["train_v3", "evaluate", "evaluate"] * 2
     assert "2 of 4 cells are finished." in (runs / "comparison.md").read_text(encoding="utf-8")
     called.clear()
     assert call() == 0
@@ -108,6 +108,10 @@ def test_a_study_from_first_call_to_tables(call, called, study, tmp_path, capsys
     assert cell["st_px"] > 0
     assert 0.0 <= cell["pseudo_labels"]["precision"] <= 1.0
     assert cell["budget"]["num-steps"] == 6
+    # The finished model, judged photo by photo, is the one that the last evaluation judged.
+    [matrix] = cell["confusions"].values()
+    summary = json.loads((runs / "v3/two/seed_1/summary.json").read_text(encoding="utf-8"))
+    assert matrix == summary["last"]["confusion"]
     # One seed means the same labelled batches: until V3 begins, both learn the same.
     first, second = (read_history(runs / name / "two/seed_0") for name in ("supervised", "v3"))
     assert first[0]["ce"] == second[0]["ce"]
@@ -149,7 +153,8 @@ def test_overwrite_makes_only_what_has_changed_anew(call, called, study, capsys)
     change(study, "--st-start-iter=4", "--st-start-iter=5")
     assert call() == 2
     assert call("--overwrite") == 0
-    [(_, flags)] = called
+    (_, flags), (judge, _) = called
+    assert judge == "evaluate"
     assert flags["st-start-iter"][1] == "5"
     assert "1 of 2 cells are finished already" in capsys.readouterr().out
 

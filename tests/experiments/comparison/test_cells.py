@@ -8,8 +8,9 @@ import pytest
 from experiments.comparison.cells import (
     last_error,
     number,
+    read_confusions,
     read_history,
-    read_judgement,
+    read_pseudo_labels,
     read_result,
 )
 from experiments.comparison.standing import write_progress
@@ -58,15 +59,20 @@ def test_the_judgement_of_pseudo_labels(tmp_path):
         "pseudo_labels": {"judged": [palm, every]},
     }
     save(tmp_path, "metrics.json", content)
-    assert read_judgement(tmp_path, 30.0) == {
+    assert read_pseudo_labels(tmp_path) == {
         "unlabeled": {"mIoU": 0.6, "patches": 12},
         "pseudo_labels": {
             "precision": 0.8,
             "kept_share": 0.4,
             "classes": {"palm": {"precision": 0.9, "kept_share": 0.5, "threshold": 0.65}},
         },
-        "judging_minutes": 0.5,
     }
+
+
+def test_the_judgement_of_validation_photos(tmp_path):
+    matrices = {"a": [[1, 0], [0, 1]]}
+    save(tmp_path, "metrics.json", {"scores": {"mIoU": 0.6}, "confusions": matrices})
+    assert read_confusions(tmp_path) == {"confusions": matrices}
 
 
 def test_numbers_and_histories_that_are_not_there(tmp_path):

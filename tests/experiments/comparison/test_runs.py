@@ -10,9 +10,10 @@ from tests.experiments.comparison.made_up import cell_runs
 def test_cells_are_trained_judged_and_kept(setting, stage, capsys):
     first, second = cell_runs(setting, 2)
     runs.run_cells([first, second], jobs=1)
-    assert [script for script, _ in stage.calls] == ["train_v3", "evaluate"] * 2
+    assert [script for script, _ in stage.calls] == ["train_v3", "evaluate", "evaluate"] * 2
     assert stage.calls[0][1]["overwrite"] == ("--overwrite",)
-    assert stage.calls[1][1]["pool"] == ("--pool", "unlabeled")
+    assert stage.calls[1][1]["pool"] == ("--pool", "validation")
+    assert stage.calls[2][1]["pool"] == ("--pool", "unlabeled")
     # palm and road: 4 right of 6
     assert first.result["last"]["mIoU"] == pytest.approx(2 / 3)
     assert first.result["pseudo_labels"]["precision"] == 0.8

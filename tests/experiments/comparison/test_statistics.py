@@ -1,11 +1,12 @@
 """Means, paired errors and shares, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from experiments.comparison.statistics import by_seed, closed_share, gain, spread
-from tests.experiments.comparison.made_up import made_up
+from experiments.comparison.statistics import by_seed, closed_share, compare, gain, spread
+from tests.experiments.comparison.made_up import confusions, made_up
 
 
 def test_spread_by_hand():
@@ -74,4 +75,72 @@ def test_no_gap_has_no_share():
 
 def test_scores_by_seed():
     results = [made_up("v3", "four", 1, 0.4), made_up("v3", "eight", 1, 0.5)]
-    assert by_seed(results, "v3", "four") == {1: 0.4}
+    assert by_seed(results, ("v3", "four")) == {1: 0.4}
+
+
+# A photo's score is its mIoU alone, so a set of two without one of them has the other's.
+
+
+def test_scores_without_a_photo():
+    results = [
+        made_up("v3", "four", 0, 0.4, confusions=confusions(a=0.2, b=0.8)),
+        made_up("v3", "four", 1, 0.4),
+    ]
+    found = by_seed(results, ("v3", "four"), "a")
+    assert found[0] == pytest.approx(0.8)
+    assert math.isnan(found[1])
+
+
+@pytest.fixture
+def two_seeds():
+    """Gains on photo a: 0.1 and 0.3, on b: 0 and 0.2; of the gap on a 2/4 is closed, on b 1/2."""
+    photos = {
+        "base": [{"a": 0.2, "b": 0.4}, {"a": 0.2, "b": 0.4}],
+        "own": [{"a": 0.3, "b": 0.4}, {"a": 0.5, "b": 0.6}],
+        "upper": [{"a": 0.6, "b": 0.6}, {"a": 0.6, "b": 0.6}],
+    }
+    scores = {"base": (0.3, 0.3), "own": (0.4, 0.5), "upper": (0.6, 0.6)}
+    return [
+        made_up(name, "four", seed, scores[name][seed], confusions=confusions(**each))
+        for name, seeds in photos.items()
+        for seed, each in enumerate(seeds)
+    ]
+
+
+LINES = [(name, "four") for name in ("own", "base", "upper")]
+
+
+def test_errors_over_photos_by_hand(two_seeds):
+    # Of two images the error is half of the distance: |0.2 - 0.1| / 2, |0.2/0.4 - 0.1/0.2| / 2.
+    found = compare(two_seeds, *LINES)
+    assert found.gain.mean == pytest.approx(0.15)
+    assert found.gain.photo_error == pytest.approx(0.05)
+    assert found.closed == pytest.approx(0.5)
+    assert found.closed_error == pytest.approx(0.0)
+
+
+def test_errors_over_photos_are_those_of_the_seeds_that_keep_them(two_seeds):
+    del two_seeds[1]["confusions"]  # the baseline's, with seed 1
+    found = compare(two_seeds, *LINES)
+    assert list(found.gain.by_seed) == [0, 1]
+    assert found.gain.photo_error == pytest.approx(abs(0.1 - 0.0) / 2)
+
+
+@pytest.mark.parametrize("photos", [None, confusions(a=0.5)])
+def test_cells_without_photos_or_of_one_have_no_such_error(photos):
+    results = [
+        made_up(name, "four", 0, 0.5, confusions=photos) for name in ("own", "base", "upper")
+    ]
+    found = compare(results, *LINES)
+    assert math.isnan(found.gain.photo_error)
+    assert math.isnan(found.closed_error)
+
+
+def test_a_gain_must_be_above_two_errors_of_the_photos_too():
+    clear = gain({0: 0.6, 1: 0.61}, {0: 0.5, 1: 0.5})
+    assert replace(clear, photo_error=0.05).is_clear
+    doubtful = replace(clear, photo_error=0.07)
+    assert not doubtful.is_clear
+    assert doubtful.verdict() == (
+        "no: 2 of 2 seeds, 21.0 standard errors of the seeds, 1.5 standard errors of the photos"
+    )

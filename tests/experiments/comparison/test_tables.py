@@ -6,7 +6,7 @@ import pytest
 
 from experiments.comparison.study import read_study
 from experiments.comparison.tables import cell_rows, markdown, markdown_table, summary_rows
-from tests.experiments.comparison.made_up import made_up, write_study
+from tests.experiments.comparison.made_up import confusions, made_up, write_study
 
 
 @pytest.fixture
@@ -53,12 +53,33 @@ def test_gain_table_by_hand(study, results):
         "v3",
         "+0.040",
         "0.010",
+        "-",
         "0: +0.030, 1: +0.050",
         "yes",
         "36 %",
     ]
-    assert line(page, "| small |", 1)[1:] == ["-0.100", "-", "0: -0.100", "one seed", "-100 %"]
+    assert line(page, "| small |", 1)[1:] == [
+        *("-0.100", "-", "-", "0: -0.100", "one seed", "-100 %")
+    ]
     assert line(page, "| upper bound", 1)[-1] == "100 %"
+
+
+def test_errors_of_the_photos_are_shown_where_cells_keep_them(study):
+    kept = {
+        ("supervised", "four"): confusions(a=0.2, b=0.4),
+        ("v3", "four"): confusions(a=0.4, b=0.4),
+        ("supervised", "all"): confusions(a=0.6, b=0.6),
+    }
+    results = [made_up(*line, 0, 0.4, confusions=photos) for line, photos in kept.items()]
+    results[1]["last"]["mIoU"], results[2]["last"]["mIoU"] = 0.5, 0.6
+    # Without a or b: gains 0 and 0.2, shares 0 and 0.5.
+    page = markdown(study, study.cells(), results, "COMMAND")
+    found = line(page, "| v3 |", 1)
+    assert [found[1], found[3], found[-1]] == ["+0.100", "0.100", "50 % ± 25 %"]
+    head, *rows = summary_rows(study, results)
+    values = dict(zip(head, rows[1], strict=True))
+    assert values["gain_photo_error"] == pytest.approx(0.1)
+    assert values["closed_share_error"] == pytest.approx(0.25)
 
 
 def test_the_page_says_what_is_missing_and_how_it_was_made(study, results):
