@@ -183,16 +183,13 @@ def by_seed(results: Iterable[Result], line: Line, without: str | None = None) -
         line: recipe and list.
         without: a photo to leave out; NaN where a cell keeps no matrix of any other photo.
     """
-    return {
-        result["seed"]: number(result, "last", "mIoU")
-        if without is None
-        else _score_without(result, without)
-        for result in results
-        if (result["recipe"], result["list"]) == line
-    }
+    own = [result for result in results if (result["recipe"], result["list"]) == line]
+    return {result["seed"]: _score(result, without) for result in own}
 
 
-def _score_without(result: Result, photo: str) -> float:
+def _score(result: Result, photo: str | None) -> float:
+    if photo is None:
+        return number(result, "last", "mIoU")
     confusions = result.get("confusions") or {}
     kept = [matrix for name, matrix in confusions.items() if name != photo]
     if not kept:
