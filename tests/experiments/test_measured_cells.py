@@ -4,10 +4,12 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
+import torch
 
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import stand
 from experiments.comparison.study import read_study
+from ignite_salak.metrics import scores_from_confusion
 
 ROOT = Path(__file__).parents[2]
 CELLS = ROOT / "experiments" / "cells"
@@ -39,6 +41,16 @@ def test_its_study_takes_it_for_finished(file, tmp_path):
     photos = {name: result["identity"][name] for name in ("labeled", "validation")}
     assert stand(file.parent, {**setting.identity(cell), **photos}, cell.name).state == "done"
     assert not result["commit"].endswith("-dirty")
+
+
+@each
+def test_its_photos_add_up_to_its_score(file):
+    result = json.loads(file.read_text("utf-8"))
+    if result.get("confusions") is None:
+        pytest.skip("made before cells kept the photos, and its model is lost")
+    whole = torch.tensor(list(result["confusions"].values())).sum(dim=0)
+    found = scores_from_confusion(whole, result["classes"])
+    assert found["mIoU"] == pytest.approx(result["last"]["mIoU"], abs=1e-6)
 
 
 @each
