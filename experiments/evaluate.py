@@ -55,7 +55,7 @@ from ignite_salak.metrics import (
     PseudoLabelQuality,
     SourceIoU,
     jackknife_error,
-    scores_from_confusion,
+    mean_iou_without,
 )
 from ignite_salak.plots import confusion_figure, save_png
 from ignite_salak.steps.device import resolve_precision
@@ -195,9 +195,10 @@ def main(arguments: Sequence[str]) -> None:
     title = f"{options.checkpoint.name} on {len(patches):,} patches"
     print(f"\n{score_table(names, scores.result, band.result, scores.total)}\n")
     print(_summary(scores, band))
-    present = np.unique(index.source_ids[patches]).tolist()
-    confusions = {index.source_name(s): scores.total_by_source[s] for s in present}
-    error = _error_over(list(confusions.values()), names)
+    present = np.unique(index.source_ids[patches])
+    matrices = scores.total_by_source[present]
+    confusions = dict(zip(map(index.source_name, present.tolist()), matrices, strict=True))
+    error = jackknife_error(len(present), lambda one: mean_iou_without(matrices, one, names))
     if len(confusions) > 1:
         print(f"standard error of the mIoU over {len(confusions)} source images: {error:.4f}")
         print(f"\n{source_table(confusions, names, _WORST)}")
@@ -226,15 +227,6 @@ def main(arguments: Sequence[str]) -> None:
         save_png(figure, output / "pseudo_labels.png")
     write_json(output / "metrics.json", plain(report))
     print(f"\n{output} holds: {', '.join(n for n in _FILES if (output / n).exists())}")
-
-
-def _error_over(confusions: Sequence[Tensor], names: Sequence[str]) -> float:
-    """The standard error of the mIoU over source images, of their matrices [C, C]."""
-    whole = torch.stack(list(confusions)).sum(dim=0)
-    return jackknife_error(
-        len(confusions),
-        lambda image: scores_from_confusion(whole - confusions[image], names)["mIoU"],
-    )
 
 
 def _summary(scores: ClassIoU, band: BoundaryBandIoU) -> str:

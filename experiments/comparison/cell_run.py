@@ -203,9 +203,8 @@ class CellRun:
         if not self._pools:
             self._finish()
             return
-        self._launch(
-            "evaluate", judge_flags(self.setting, self.options, self.folder, self._pools[0])
-        )
+        flags = judge_flags(self.setting, self.options, self.folder, self._pools[0])
+        self._launch("evaluate", flags)
 
     def _judged(self, status: int) -> None:
         self._judgement["judging_minutes"] += (time.monotonic() - self._started) / 60

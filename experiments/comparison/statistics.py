@@ -15,7 +15,7 @@ from statistics import mean, stdev
 import torch
 
 from experiments.comparison.cells import Result, number
-from ignite_salak.metrics import jackknife_error, scores_from_confusion
+from ignite_salak.metrics import jackknife_error, mean_iou_without
 
 __all__ = [
     "Comparison",
@@ -191,10 +191,10 @@ def _score(result: Result, photo: str | None) -> float:
     if photo is None:
         return number(result, "last", "mIoU")
     confusions = result.get("confusions") or {}
-    kept = [matrix for name, matrix in confusions.items() if name != photo]
-    if not kept:
+    if photo not in confusions:
         return math.nan
-    return scores_from_confusion(torch.tensor(kept).sum(dim=0), result["classes"])["mIoU"]
+    matrices = torch.tensor(list(confusions.values()))
+    return mean_iou_without(matrices, list(confusions).index(photo), result["classes"])
 
 
 def _ratio(value: float, error: float) -> str:

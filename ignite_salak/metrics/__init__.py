@@ -8,7 +8,7 @@ from ignite_salak.metrics.pseudo_label_quality import (
     PseudoLabelCounts,
     PseudoLabelQuality,
 )
-from ignite_salak.metrics.source_iou import SourceIoU
+from ignite_salak.metrics.source_iou import SourceIoU, mean_iou_without
 
 __all__ = [
     "BoundaryBandIoU",
@@ -19,5 +19,6 @@ __all__ = [
     "SourceIoU",
     "boundary_band",
     "jackknife_error",
+    "mean_iou_without",
     "scores_from_confusion",
 ]

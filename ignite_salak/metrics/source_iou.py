@@ -7,10 +7,26 @@ from typing import Any
 
 import torch
 from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+from torch import Tensor
 
-from ignite_salak.metrics.class_iou import ClassIoU
+from ignite_salak.metrics.class_iou import ClassIoU, scores_from_confusion
 
-__all__ = ["SourceIoU"]
+__all__ = ["SourceIoU", "mean_iou_without"]
+
+
+def mean_iou_without(confusions: Tensor, source: int, names: Sequence[str]) -> float:
+    """Computes the mIoU of all source images but one, such as for a jackknife.
+
+    Args:
+        confusions: pixel counts of every source image, int64 [N, C, C], rows are the truth.
+        source: the one to leave out, 0 to N - 1.
+        names: class names, the background first.
+
+    Returns:
+        "mIoU" of ``scores_from_confusion``; NaN where no other source image is there.
+    """
+    rest = confusions.sum(dim=0) - confusions[source]
+    return scores_from_confusion(rest, names)["mIoU"]
 
 
 class SourceIoU(ClassIoU):

@@ -1,9 +1,11 @@
 """Matrices of source images against ``ClassIoU`` on the patches of each."""
 
+import math
+
 import torch
 
 from ignite_salak.engines import create_evaluator
-from ignite_salak.metrics import ClassIoU, SourceIoU
+from ignite_salak.metrics import ClassIoU, SourceIoU, mean_iou_without
 
 NAMES = ("background", "palm", "road")
 
@@ -68,3 +70,14 @@ def test_batches_without_sources_still_do_for_other_metrics():
     whole = ClassIoU(NAMES)
     create_evaluator(Brightness(), {"scores": whole}).run([batch])
     assert whole.total[0, 0] == 16
+
+
+def test_the_score_without_a_source_is_that_of_the_others():
+    metric, others = SourceIoU(NAMES, 5), ClassIoU(NAMES)
+    for pred, target, sources in batches():
+        metric.update((pred, target, sources))
+        kept = sources != 3
+        others.update((pred[kept], target[kept]))
+    metric.compute()
+    assert mean_iou_without(metric.total_by_source, 3, NAMES) == others.compute()["mIoU"]
+    assert math.isnan(mean_iou_without(metric.total_by_source[3:4], 0, NAMES))
