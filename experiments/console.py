@@ -38,8 +38,8 @@ __all__ = [
 
 _Options = TypeVar("_Options")
 _RUN_FILES = (
-    *("*checkpoint*.pth", "*_model*.pth", "history.csv", "summary.json", "report.html"),
-    *("panels/*.png", "tensorboard/events.*"),
+    *("*checkpoint*.pth", "*_model*.pth", "history.csv", "source_classes.csv"),
+    *("summary.json", "report.html", "panels/*.png", "tensorboard/events.*"),
 )
 _PACKAGES = ("torch", "torchvision", "pytorch-ignite", "kornia", "numpy", "pillow", "ignite-salak")
 

@@ -29,6 +29,7 @@ from ignite_salak.data.splits import (
     diverse_patches,
     masked_patches,
     sample_patches,
+    sample_sources,
     split_patches,
 )
 from ignite_salak.handlers.panels import Gallery
@@ -57,6 +58,8 @@ class RunData:
         training: a fixed sample of the labelled training patches, as many as in validation.
         panel_validation: validation patches that are drawn at every evaluation, None for none.
         panel_unlabeled: the same of the unlabelled patches.
+        watched: a fixed sample of the unlabelled patches, spread over the source images, without
+            masks; None for none.
     """
 
     classes: ClassMap
@@ -69,6 +72,7 @@ class RunData:
     training: EvaluationBatches
     panel_validation: Gallery | None = None
     panel_unlabeled: Gallery | None = None
+    watched: EvaluationBatches | None = None
 
 
 def load_data(
@@ -78,6 +82,7 @@ def load_data(
     batch_size: int,
     device: torch.device,
     panels: int = 0,
+    watch: int = 0,
     unlabeled: bool = True,
 ) -> RunData:
     """Scans, inspects, splits and prints what was found; see the parts for the errors.
@@ -88,13 +93,15 @@ def load_data(
         batch_size: patches of either kind a batch.
         device: where they will go.
         panels: patches of either pool that are drawn at every evaluation.
+        watch: unlabelled patches whose classes are counted at every evaluation.
         unlabeled: whether any unlabelled patch is read.
 
     Raises:
-        ValueError: ``panels`` is negative.
+        ValueError: ``panels`` or ``watch`` is negative.
     """
-    if panels < 0:
-        raise ValueError(f"--panels {panels} is negative")
+    for flag, number in (("--panels", panels), ("--watch-patches", watch)):
+        if number < 0:
+            raise ValueError(f"{flag} {number} is negative")
     root = options.root()
     classes = options.load_classes()
     lists = {"labeled_files": options.labeled_files, "val_files": options.val_files}
@@ -126,6 +133,7 @@ def load_data(
     validation = EvaluationBatches(patches(split.validation, reader), **judging)
     sample = patches(sample_patches(split.labeled, len(split.validation), run.seed), reader)
     training = EvaluationBatches(sample, **judging, workers_of=validation)
+    watched = sample_sources(index, read, watch, run.seed)
     return RunData(
         classes,
         index,
@@ -137,6 +145,9 @@ def load_data(
         training,
         _gallery(patches(diverse_patches(statistics.counts, split.validation, panels), reader)),
         _gallery(patches(sample_patches(read, panels * _CANDIDATES, run.seed), None), panels),
+        EvaluationBatches(patches(watched, None), **judging, workers_of=validation)
+        if len(watched) >= rank_count()
+        else None,
     )
 
 

@@ -300,6 +300,10 @@ class MonitorOptions:
     """Where W&B keeps the run: server or this machine; WANDB_MODE, or online, if not given."""
     panels: int = 4
     """Patches of either pool that are drawn at every evaluation, to CHECKPOINT_DIR/panels."""
+    watch_patches: int = 256
+    """Unlabelled patches, spread over their source images, whose classes are counted at every
+    evaluation, to CHECKPOINT_DIR/source_classes.csv; a source image that becomes another is a
+    warning. 0 for none; only where a recipe trains itself."""
 
     def build(self, folder: Path, options: dict[str, Any]) -> list[Monitor]:
         """Builds what is switched on.

@@ -112,9 +112,13 @@ def main(arguments: Sequence[str]) -> None:
     print_learning_rate_hint(schedule)
 
     # Data
-    panels = options.monitors.panels
     data = load_data(
-        options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
+        options.data,
+        run,
+        batch_size=schedule.batch_size,
+        device=device,
+        panels=options.monitors.panels,
+        watch=options.monitors.watch_patches,
     )
 
     # Model, losses, step

@@ -125,6 +125,7 @@ def main(arguments: Sequence[str]) -> None:
         batch_size=schedule.batch_size,
         device=device,
         panels=options.monitors.panels,
+        watch=options.monitors.watch_patches,
     )
     num_classes = data.classes.num_classes
 

@@ -80,9 +80,13 @@ def main(arguments: Sequence[str]) -> None:
         if idist.get_local_rank() == 0:
             make_plantation(options.data.data_root)
         idist.barrier()
-    panels = options.monitors.panels
     data = load_data(
-        options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
+        options.data,
+        run,
+        batch_size=schedule.batch_size,
+        device=device,
+        panels=options.monitors.panels,
+        watch=options.monitors.watch_patches,
     )
     thresholds = options.self_training.thresholds(data.classes)
 

@@ -231,9 +231,13 @@ def main(arguments: Sequence[str]) -> None:
     teacher.print_hints(schedule.num_steps)
 
     # Data
-    panels = options.monitors.panels
     data = load_data(
-        options.data, run, batch_size=schedule.batch_size, device=device, panels=panels
+        options.data,
+        run,
+        batch_size=schedule.batch_size,
+        device=device,
+        panels=options.monitors.panels,
+        watch=options.monitors.watch_patches,
     )
     count = data.classes.num_classes
     if options.balance.rare_sampling:

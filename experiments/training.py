@@ -46,6 +46,7 @@ from ignite_salak.handlers import (
     ProgressBar,
     RunDescription,
     RunSummary,
+    SourceWatch,
     STPixelCounter,
     TrainingLog,
     WarmupCosine,
@@ -225,6 +226,18 @@ def train(
     History(folder / "history.csv").attach(trainer)
     best.attach(trainer)
     EvaluationReport(classes.names).attach(trainer)
+    if self_training and data.watched is not None:
+        names = [data.index.source_name(source) for source in range(len(data.index.sources))]
+        watched = DeviceBatches(data.watched, device)
+        SourceWatch(
+            ema.model,
+            watched,
+            names,
+            classes.names,
+            folder / "source_classes.csv",
+            device=device,
+            precision=precision,
+        ).attach(trainer)
     health.attach(trainer)
     summary.attach(trainer)
     Panels(

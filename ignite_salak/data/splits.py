@@ -13,7 +13,14 @@ import numpy as np
 from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
 from ignite_salak.randomness import numpy_generator
 
-__all__ = ["Split", "diverse_patches", "masked_patches", "sample_patches", "split_patches"]
+__all__ = [
+    "Split",
+    "diverse_patches",
+    "masked_patches",
+    "sample_patches",
+    "sample_sources",
+    "split_patches",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _CANDIDATES = 200
@@ -159,6 +166,29 @@ def sample_patches(patches: np.ndarray, size: int, seed: int) -> np.ndarray:
         return patches
     chosen = numpy_generator(seed, "sample").choice(len(patches), size, replace=False)
     return patches[np.sort(chosen)]
+
+
+def sample_sources(index: PatchIndex, patches: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Returns a fixed random sample of at most ``size`` patches, spread over the source images.
+
+    No source image has two patches more than another one that has patches left.
+
+    Args:
+        index: all patches.
+        patches: the patches to choose from, int64 [M].
+        size: how many; all of them where there are no more.
+        seed: of the run.
+
+    Returns:
+        int64 [min(M, size)], sorted.
+    """
+    drawn = numpy_generator(seed, "sources").permutation(patches)
+    sources = index.source_ids[drawn]
+    by_source = np.argsort(sources, kind="stable")
+    _, first, counts = np.unique(sources[by_source], return_index=True, return_counts=True)
+    turn = np.empty(len(drawn), dtype=np.int64)  # how many of its source image come before it
+    turn[by_source] = np.arange(len(drawn)) - np.repeat(first, counts)
+    return np.sort(drawn[np.argsort(turn, kind="stable")[:size]])
 
 
 def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from ignite_salak.handlers.evaluation import (
     Best,
     Evaluation,
     EvaluationResult,
+    SourceChange,
     validation_score,
 )
 from ignite_salak.handlers.graceful_stop import GracefulStop
@@ -20,6 +21,7 @@ from ignite_salak.handlers.panels import Gallery, Panels
 from ignite_salak.handlers.phase_timer import PhaseTimer
 from ignite_salak.handlers.progress import EvaluationReport, ProgressBar
 from ignite_salak.handlers.run_summary import RunSummary
+from ignite_salak.handlers.source_watch import SourceWatch
 from ignite_salak.handlers.st_pixels import STPixelCounter
 from ignite_salak.handlers.training_log import TrainingLog
 
@@ -44,6 +46,8 @@ __all__ = [
     "RunDescription",
     "RunSummary",
     "STPixelCounter",
+    "SourceChange",
+    "SourceWatch",
     "TensorBoardMonitor",
     "TrainingLog",
     "WandBMonitor",

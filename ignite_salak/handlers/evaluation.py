@@ -15,7 +15,7 @@ from torch import Tensor
 from ignite_salak.events import TrainingEvents
 from ignite_salak.metrics import ClassIoU
 
-__all__ = ["Best", "Evaluation", "EvaluationResult", "validation_score"]
+__all__ = ["Best", "Evaluation", "EvaluationResult", "SourceChange", "validation_score"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,26 @@ class Best:
         return self.previous is not None
 
 
+@dataclass(frozen=True)
+class SourceChange:
+    """How a model sees a source image, compared with how it was seen at first.
+
+    Attributes:
+        source: name of the source image.
+        share: half the sum of the differences of its class shares (total variation), 0 to 1: at
+            least this part of its pixels has another class.
+        lost: the class that lost most.
+        gained: the class that gained most.
+        since: iteration with which it is compared.
+    """
+
+    source: str
+    share: float
+    lost: str
+    gained: str
+    since: int
+
+
 @dataclass
 class EvaluationResult:
     """What one evaluation found; handlers that are attached behind it add to it.
@@ -51,6 +71,7 @@ class EvaluationResult:
         confusion: pixel counts on the validation patches, int64 [C, C], rows are the truth.
         best: the best so far, set by ``BestModelSaver``.
         pictures: by name, uint8 [H, W, 3], set by ``Panels``.
+        changes: how unlabelled source images came to be seen otherwise, set by ``SourceWatch``.
     """
 
     iteration: int
@@ -59,6 +80,7 @@ class EvaluationResult:
     confusion: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     best: Best | None = None
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    changes: list[SourceChange] = field(default_factory=list)
 
     @property
     def gap(self) -> float:

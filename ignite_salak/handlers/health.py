@@ -15,6 +15,7 @@ from ignite_salak.handlers.evaluation import EvaluationResult
 __all__ = ["Health"]
 
 _LOGGER = logging.getLogger(__name__)
+_SOURCES = 5  # of one evaluation; source_classes.csv has all
 
 
 class Health:
@@ -23,7 +24,8 @@ class Health:
     Signs of the V3 guide: ST_px under 1,000 after 2,000 iterations; cross-entropy above 1 or Dice
     loss above 0.5 after 10,000; a train/validation gap above 0.10; a class whose IoU is 0. And one
     that the guide lacks: a validation mIoU 0.05 under the best, as when self-training teaches the
-    student its own errors.
+    student its own errors, and an unlabelled source image of which half is seen as another class
+    than at first, see ``SourceWatch``.
 
     Args:
         names: class names, the background first.
@@ -93,6 +95,14 @@ class Health:
             if self.self_training:
                 cause = ": compare with --st-loss-weight 0 before you trust self-training"
             self._warn("fall", f"validation mIoU fell from {self._best:.2f} to {score:.2f}{cause}")
+        for change in result.changes[:_SOURCES]:
+            if change.share > 0.5:
+                self._warn(
+                    f"source {change.source}",
+                    f"{change.share:.0%} of {change.source} is seen as another class than at "
+                    f"iteration {change.since:,}, {change.gained} instead of {change.lost}: look "
+                    "at its map before you trust it",
+                )
         if result.iteration < self.gap_from:
             return
         if result.gap > 0.10:

@@ -11,6 +11,7 @@ from ignite_salak.data.splits import (
     diverse_patches,
     masked_patches,
     sample_patches,
+    sample_sources,
     split_patches,
 )
 
@@ -324,6 +325,21 @@ def test_sample_is_fixed_sorted_and_without_repetition():
     samples = [tuple(sample_patches(patches, 30, seed)) for seed in SEEDS]
     assert all(a != b for a, b in itertools.pairwise(samples))
     np.testing.assert_array_equal(sample_patches(patches, 100, 0), patches)
+
+
+def test_sample_of_source_images_takes_turns(tmp_path):
+    index = make_index(tmp_path, {"f": {"a": "-" * 7, "b": "--", "c": "-" * 5, "d": "mm"}})
+    unlabeled = np.flatnonzero(~index.has_mask)
+    for size, expected in ((4, {1, 2}), (9, {2, 3, 4}), (20, {2, 5, 7})):
+        sample = sample_sources(index, unlabeled, size, seed=1)
+        np.testing.assert_array_equal(sample, sample_sources(index, unlabeled, size, seed=1))
+        assert sorted(set(sample.tolist())) == sample.tolist()
+        assert len(sample) == min(size, len(unlabeled)) and set(sample) <= set(unlabeled)
+        counts = np.bincount(index.source_ids[sample], minlength=4)
+        assert counts[3] == 0 and set(counts[:3].tolist()) <= expected
+    samples = [tuple(sample_sources(index, unlabeled, 9, seed)) for seed in SEEDS]
+    assert len(set(samples)) > 1
+    assert sample_sources(index, unlabeled[:0], 9, seed=1).size == 0
 
 
 class TestDiversePatches:

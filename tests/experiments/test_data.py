@@ -76,8 +76,12 @@ def test_many_ignored_pixels_are_a_warning(plantation, caplog):
 
 
 def load_panels(plantation, panels):
-    options = DataOptions(data_root=plantation.root)
-    return load_data(options, RunOptions(num_workers=0), batch_size=4, device=CPU, panels=panels)
+    return load_some(plantation, panels=panels)
+
+
+def load_some(plantation, **options):
+    where = DataOptions(data_root=plantation.root)
+    return load_data(where, RunOptions(num_workers=0), batch_size=4, device=CPU, **options)
 
 
 def test_panels_are_fixed_patches_of_the_two_pools_with_their_names(shared_plantation):
@@ -134,6 +138,22 @@ def test_no_unlabelled_patch_is_read_where_none_is_wanted(plantation, caplog):
     assert "supervised only" not in caplog.text
 
 
-def test_a_negative_number_of_panels_is_refused(shared_plantation):
-    with pytest.raises(ValueError, match="--panels -1 is negative"):
-        load_panels(shared_plantation, -1)
+@pytest.mark.parametrize(("option", "flag"), [("panels", "--panels"), ("watch", "--watch-patches")])
+def test_a_negative_number_is_refused(shared_plantation, option, flag):
+    with pytest.raises(ValueError, match=f"{flag} -1 is negative"):
+        load_some(shared_plantation, **{option: -1})
+
+
+def test_watched_patches_are_unlabelled_of_many_source_images_and_without_masks(shared_plantation):
+    data = load_some(shared_plantation, watch=6)
+    unlabeled = data.index.source_ids[data.split.unlabeled]
+    batches = list(data.watched)
+    assert not any("mask" in batch for batch in batches)
+    sources = torch.cat([batch["source"] for batch in batches]).tolist()
+    assert len(sources) == 6 and set(sources) <= set(unlabeled.tolist())
+    assert len(set(sources)) == min(6, len(set(unlabeled.tolist())))
+
+
+@pytest.mark.parametrize("options", [{}, {"watch": 6, "unlabeled": False}])
+def test_nothing_is_watched_unless_asked_for_and_read(shared_plantation, options):
+    assert load_some(shared_plantation, **options).watched is None

@@ -43,6 +43,11 @@ def losses(folder):
         return {int(row["iteration"]): float(row["loss"]) for row in csv.DictReader(file)}
 
 
+def watched(folder):
+    with (folder / "source_classes.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["iteration"], row["source"]) for row in csv.DictReader(file)]
+
+
 def run(command, **options):
     return subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", check=False, **options
@@ -112,6 +117,7 @@ def test_two_processes_go_the_way_of_one_and_one_goes_on_alone(tmp_path, flags):
         [expected[i] for i in range(1, 4)], rel=2e-3
     )
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=0.1)
+    assert watched(both) == watched(alone)
 
     again = run(
         [

@@ -72,6 +72,8 @@ def test_kill_9_at_three_moments_ends_with_the_same_model(
     assert b"complete" not in done.stdout
     for name in ("final_model_ema.pth", "final_model.pth", "best_model_ema.pth"):
         assert digest(killed / name) == digest(whole / name)
+    watched = [(folder / "source_classes.csv").read_bytes() for folder in (whole, killed)]
+    assert watched[0] == watched[1]
     rows = [
         [line.split(",")[0] for line in (folder / "history.csv").read_text("utf-8").splitlines()]
         for folder in (whole, killed)

@@ -52,6 +52,13 @@ def test_it_trains_and_losses_fall(run):
     assert labeled.sum().item() == pytest.approx(1.0)  # a factor: labelled share / mean vote
     assert max(factors.values()) > 1.01
     assert (folder / "panels" / "unlabeled_000040.png").is_file()
+    with (folder / "source_classes.csv").open(encoding="utf-8", newline="") as file:
+        watched = list(csv.DictReader(file))
+    assert {row["iteration"] for row in watched} == {"40"}
+    assert {row["source"] for row in watched} == set(config["sources"]["unlabelled"])
+    for row in watched:
+        shares = [float(row[f"share/{name}"]) for name in SALAK_CLASSES.names]
+        assert sum(shares) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(

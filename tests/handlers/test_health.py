@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ignite_salak.engines import create_trainer
-from ignite_salak.handlers import EvaluationResult, Health
+from ignite_salak.handlers import EvaluationResult, Health, SourceChange
 
 NAMES = ("background", "water", "crop")
 GOOD = {"loss": 0.5, "ce": 0.3, "dice": 0.2, "st_px": 30000.0}
@@ -61,6 +61,34 @@ def test_a_falling_validation_score(self_training):
     health.check_evaluation(scored(0.42))
     assert "fell from 0.50 to 0.42" in health.warnings["fall"]
     assert ("--st-loss-weight 0" in health.warnings["fall"]) == self_training
+
+
+def changed(*shares):
+    engine = evaluated(1000)
+    engine.state.evaluation.changes = [
+        SourceChange(f"field/photo_{number}", share, "water", "crop", since=500)
+        for number, share in enumerate(shares)
+    ]
+    return engine
+
+
+def test_a_source_image_that_became_another_is_named_once(caplog):
+    health = Health(NAMES)
+    health.check_evaluation(changed(0.5, 0.1))
+    assert health.warnings == {}
+    for _ in range(2):
+        health.check_evaluation(changed(0.78, 0.51, 0.1))
+    assert list(health.warnings) == ["source field/photo_0", "source field/photo_1"]
+    text = health.warnings["source field/photo_0"]
+    assert "78% of field/photo_0" in text
+    assert "than at iteration 500, crop instead of water: look at its map" in text
+    assert len(caplog.records) == 2
+
+
+def test_few_of_many_changed_source_images_are_named():
+    health = Health(NAMES)
+    health.check_evaluation(changed(*[0.9] * 40))
+    assert len(health.warnings) == 5
 
 
 def scored(score):
