@@ -42,15 +42,15 @@ class Best:
 
 @dataclass(frozen=True)
 class SourceChange:
-    """How a model sees a source image, compared with how it was seen at first.
+    """How a model sees a source image, compared with the evaluation that differs most.
 
     Attributes:
         source: name of the source image.
         share: half the sum of the differences of its class shares (total variation), 0 to 1: at
-            least this part of its pixels has another class.
+            least this part of its pixels had another class then.
         lost: the class that lost most.
         gained: the class that gained most.
-        since: iteration with which it is compared.
+        since: iteration of that evaluation; the present one where none differs.
     """
 
     source: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,13 @@ class SourceWatch:
 
     Self-training can turn most of a source image, such as a photo of dark water, into another class
     and teach the student so, while the score on the validation images stays as it is. What can be
-    seen without a mask is that the image's classes are no longer those that the model saw at the
-    first evaluation, when it had learnt from little else than labels. That is a reason to look at
-    it, no proof: it may have been wrong at first.
+    seen without a mask is that the image's classes are no longer those that the model saw at some
+    earlier evaluation. That is a reason to look at it, no proof: it may have been wrong before.
 
     Sets ``result.changes``, the largest first, and writes a CSV of "iteration", "source",
-    "share/..." of every class and "changed". A resumed run compares with the first evaluation in
-    that file. A file that a spreadsheet holds open on Windows is written the next time. Training
-    takes the same course with and without: no random number is drawn.
+    "share/..." of every class, "changed" and "since", see ``SourceChange``. A resumed run compares
+    with the evaluations in that file. A file that a spreadsheet holds open on Windows is written
+    the next time. Training takes the same course with and without: no random number is drawn.
 
     Args:
         model: the evaluated model, left in evaluation mode; returns logits [N, B, C, H, W] for RGB
@@ -85,8 +85,8 @@ class SourceWatch:
         self.device = device
         self.precision = precision
         self.rows: list[dict[str, Any]] = []
-        self._first: dict[str, tuple[int, np.ndarray]] = {}
-        self._columns = (*(f"share/{name}" for name in names), "changed")
+        self._shares = tuple(f"share/{name}" for name in names)
+        self._earlier: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def attach(self, engine: Engine) -> None:
         """Reads earlier rows when the run starts, and counts at every evaluation.
@@ -104,20 +104,28 @@ class SourceWatch:
         for source in np.flatnonzero(counts.sum(axis=1)):
             name = self.sources[source]
             shares = np.round(counts[source] / counts[source].sum(), _DIGITS)
-            since, first = self._first.setdefault(name, (result.iteration, shares))
-            gains = shares - first
-            change = SourceChange(
-                source=name,
-                share=float(np.abs(gains).sum() / 2),
-                lost=self.names[gains.argmin()],
-                gained=self.names[gains.argmax()],
-                since=since,
-            )
+            change = self._compare(name, result.iteration, shares)
+            self._earlier[name].append((result.iteration, shares))
+            seen = dict(zip(self._shares, shares.tolist(), strict=True))
+            found = {"changed": change.share, "since": change.since}
+            self.rows.append({"iteration": result.iteration, "source": name, **seen, **found})
             changes.append(change)
-            seen = dict(zip(self._columns, (*shares.tolist(), change.share), strict=True))
-            self.rows.append({"iteration": result.iteration, "source": name, **seen})
         result.changes = sorted(changes, key=lambda change: change.share, reverse=True)
         self._write()
+
+    def _compare(self, name: str, iteration: int, shares: np.ndarray) -> SourceChange:
+        """Compares with the earlier evaluation that differs most."""
+        since, gains = iteration, np.zeros(len(shares))
+        for reached, earlier in self._earlier[name]:
+            if np.abs(shares - earlier).sum() > np.abs(gains).sum():
+                since, gains = reached, shares - earlier
+        return SourceChange(
+            source=name,
+            share=float(np.abs(gains).sum() / 2),
+            lost=self.names[gains.argmin()],
+            gained=self.names[gains.argmax()],
+            since=since,
+        )
 
     @torch.no_grad()
     def _count(self) -> np.ndarray:
@@ -134,14 +142,16 @@ class SourceWatch:
         return sum_over_ranks(counts).reshape(-1, classes).cpu().numpy()
 
     def _continue(self, engine: Engine) -> None:
-        self.rows, self._first = [], {}
+        self.rows.clear()
+        self._earlier.clear()
         if not engine.state.iteration or not self.path.is_file():
             return
         try:
             self._take_over(engine.state.iteration)
         except (ValueError, KeyError, TypeError) as error:
             _LOGGER.warning("%s is damaged (%s): it is begun anew", self.path, error)
-            self.rows, self._first = [], {}
+            self.rows.clear()
+            self._earlier.clear()
 
     def _take_over(self, iteration: int) -> None:
         with self.path.open(encoding="utf-8", newline="") as file:
@@ -149,15 +159,16 @@ class SourceWatch:
                 reached, name = int(row["iteration"]), row["source"]
                 if reached > iteration:
                     break
-                seen = {column: float(row[column]) for column in self._columns}
-                self.rows.append({"iteration": reached, "source": name, **seen})
-                self._first.setdefault(name, (reached, np.array(list(seen.values())[:-1])))
+                seen = {column: float(row[column]) for column in self._shares}
+                found = {"changed": float(row["changed"]), "since": int(row["since"])}
+                self.rows.append({"iteration": reached, "source": name, **seen, **found})
+                self._earlier[name].append((reached, np.array(list(seen.values()))))
 
     def _write(self) -> None:
         if not is_first():
             return
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["iteration", "source", *self._columns])
+        writer = csv.DictWriter(text, ["iteration", "source", *self._shares, "changed", "since"])
         writer.writeheader()
         for row in self.rows:
             writer.writerow(

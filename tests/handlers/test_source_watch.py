@@ -66,7 +66,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_shares_by_source_image_and_what_changed_since_the_first_time(tmp_path):
+def test_shares_by_source_image_and_how_they_changed(tmp_path):
     path = tmp_path / "source_classes.csv"
     watch, trainer = make(path)
     assert [change.share for change in evaluate(trainer, 500)] == [0.0, 0.0]
@@ -87,15 +87,25 @@ def test_shares_by_source_image_and_what_changed_since_the_first_time(tmp_path):
     assert [row["changed"] for row in rows] == ["0.000000", "0.000000", "0.750000", "0.714286"]
 
 
-def test_what_is_lost_and_found_again_has_not_changed(tmp_path):
-    watch, trainer = make(tmp_path / "source_classes.csv")
-    for iteration, limit in ((1, 0.5), (2, 0.2), (3, 0.5)):
+def test_the_earlier_evaluation_that_differs_most_is_compared_with(tmp_path):
+    path = tmp_path / "source_classes.csv"
+    watch, trainer = make(path)
+    found = []
+    for iteration, limit in ((1, 0.2), (2, 0.5), (3, 0.9), (4, 0.5)):
         watch.model.limit = limit
-        changes = evaluate(trainer, iteration)
-    assert [change.share for change in changes] == [0.0, 0.0]
+        change = next(c for c in evaluate(trainer, iteration) if c.source == "field/a")
+        found.append((change.share, change.gained, change.since))
+    assert found == [
+        (0.0, "background", 1),  # nothing to compare with
+        (0.75, "water", 1),
+        (1.0, "water", 1),
+        (0.75, "water", 1),  # from 3 it differs by 0.25 alone
+    ]
+    last = read(path)[-2]
+    assert (last["source"], last["changed"], last["since"]) == ("field/a", "0.750000", "1")
 
 
-def test_a_resumed_run_compares_with_the_first_evaluation_and_drops_later_rows(tmp_path):
+def test_a_resumed_run_compares_with_earlier_evaluations_and_drops_later_rows(tmp_path):
     path = tmp_path / "source_classes.csv"
     _, trainer = make(path)
     for iteration in (500, 1000, 1500):

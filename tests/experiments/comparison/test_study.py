@@ -133,6 +133,7 @@ def test_defaults_that_a_flag_brings_are_a_recipes_own(tmp_path):
     ("name", "steps"),
     [
         ("compare_dubai", 2000),
+        ("compare_dubai_256", 2000),
         ("compare_dubai_long", 4000),
         ("ablate_v4_dubai", 2000),
         ("v3_switches_dubai", 2000),
