@@ -10,22 +10,22 @@ from ignite.engine import Engine
 
 from ignite_salak.classes import BACKGROUND
 from ignite_salak.events import TrainingEvents
-from ignite_salak.handlers.evaluation import EvaluationResult
+from ignite_salak.handlers.evaluation import EvaluationResult, SourceChange
 
 __all__ = ["Health"]
 
 _LOGGER = logging.getLogger(__name__)
-_SOURCES = 5  # of one evaluation; source_classes.csv has all
+_SOURCES = 5  # of a run; source_classes.csv has all
 
 
 class Health:
     """Warns of a run that goes wrong, each sign once.
 
     Signs of the V3 guide: ST_px under 1,000 after 2,000 iterations; cross-entropy above 1 or Dice
-    loss above 0.5 after 10,000; a train/validation gap above 0.10; a class whose IoU is 0. And one
+    loss above 0.5 after 10,000; a train/validation gap above 0.10; a class whose IoU is 0. And two
     that the guide lacks: a validation mIoU 0.05 under the best, as when self-training teaches the
-    student its own errors, and an unlabelled source image of which half is seen as another class
-    than at first, see ``SourceWatch``.
+    student its own errors, and an unlabelled source image of which more than half had another class
+    at an earlier evaluation, see ``SourceWatch``.
 
     Args:
         names: class names, the background first.
@@ -57,6 +57,7 @@ class Health:
         self.gap_from = gap_from
         self.warnings: dict[str, str] = {}
         self._best = -math.inf
+        self._changed: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
         """Looks whenever numbers are logged and after every evaluation."""
@@ -95,14 +96,7 @@ class Health:
             if self.self_training:
                 cause = ": compare with --st-loss-weight 0 before you trust self-training"
             self._warn("fall", f"validation mIoU fell from {self._best:.2f} to {score:.2f}{cause}")
-        for change in result.changes[:_SOURCES]:
-            if change.share > 0.5:
-                self._warn(
-                    f"source {change.source}",
-                    f"{change.share:.0%} of {change.source} is seen as another class than at "
-                    f"iteration {change.since:,}, {change.gained} instead of {change.lost}: look "
-                    "at its map before you trust it",
-                )
+        self._check_sources(result.changes)
         if result.iteration < self.gap_from:
             return
         if result.gap > 0.10:
@@ -117,6 +111,18 @@ class Health:
                     f"class {index}",
                     f"class {name!r} has IoU 0: lower its threshold, or check its labels",
                 )
+
+    def _check_sources(self, changes: Sequence[SourceChange]) -> None:
+        for change in changes:
+            if change.share <= 0.5 or len(self._changed) == _SOURCES:
+                return
+            self._changed.add(change.source)
+            self._warn(
+                f"source {change.source}",
+                f"{change.share:.0%} of {change.source} is seen as another class than at iteration "
+                f"{change.since:,}, {change.gained} instead of {change.lost}: look at its map "
+                "before you trust it",
+            )
 
     def _warn(self, sign: str, message: str) -> None:
         if sign not in self.warnings:
