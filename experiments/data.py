@@ -134,6 +134,8 @@ def load_data(
     sample = patches(sample_patches(split.labeled, len(split.validation), run.seed), reader)
     training = EvaluationBatches(sample, **judging, workers_of=validation)
     watched = sample_sources(index, read, watch, run.seed)
+    if options.skip_bad_files:
+        watched = _readable(index, options, cache, watched)
     return RunData(
         classes,
         index,
@@ -182,6 +184,15 @@ def _patches(
         skip_bad_files=options.skip_bad_files,
         cache=cache,
     )
+
+
+def _readable(
+    index: PatchIndex, options: DataOptions, cache: PatchCache | None, which: np.ndarray
+) -> np.ndarray:
+    """Leaves out bad files, so that no other source image's patch is counted in their place."""
+    items = PatchDataset(index, which, input_size=options.input_size, cache=cache)
+    good = ["bad_file" not in items[position] for position in range(len(which))]
+    return which[np.array(good, dtype=bool)]
 
 
 def _gallery(patches: PatchDataset, size: int | None = None) -> Gallery | None:

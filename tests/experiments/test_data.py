@@ -154,6 +154,17 @@ def test_watched_patches_are_unlabelled_of_many_source_images_and_without_masks(
     assert len(set(sources)) == min(6, len(set(unlabeled.tolist())))
 
 
+def test_bad_files_are_not_watched_where_they_are_skipped(plantation):
+    for path in (plantation.root / "salak-1-4" / "images").iterdir():
+        path.write_bytes(b"")
+    options = DataOptions(data_root=plantation.root, skip_bad_files=True)
+    run = RunOptions(num_workers=0)
+    data = load_data(options, run, batch_size=4, device=CPU, watch=10**6)
+    watched = torch.cat([batch["source"] for batch in data.watched]).tolist()
+    names = {data.index.source_name(source).split("/")[0] for source in watched}
+    assert names == {"salak-1-3"}
+
+
 @pytest.mark.parametrize("options", [{}, {"watch": 6, "unlabeled": False}])
 def test_nothing_is_watched_unless_asked_for_and_read(shared_plantation, options):
     assert load_some(shared_plantation, **options).watched is None

@@ -44,7 +44,7 @@ def test_files_of_a_run(finished):
     assert names == {
         *("latest_checkpoint.pth", "checkpoint_4.pth", "best_model_ema.pth", "final_model.pth"),
         *("final_model_ema.pth", "config.json", "history.csv", "tensorboard", "panels"),
-        *("summary.json", "report.html"),
+        *("summary.json", "report.html", "source_classes.csv"),
     }
     assert list((finished / "tensorboard").iterdir())
     assert {path.name for path in (finished / "panels").iterdir()} == {
