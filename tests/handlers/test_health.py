@@ -74,10 +74,10 @@ def changed(*shares):
 
 def test_a_source_image_that_became_another_is_named_once(caplog):
     health = Health(NAMES)
-    health.check_evaluation(changed(0.5, 0.1))
+    health.check_evaluation(changed(0.4, 0.1))
     assert health.warnings == {}
     for _ in range(2):
-        health.check_evaluation(changed(0.78, 0.51, 0.1))
+        health.check_evaluation(changed(0.78, 0.41, 0.1))
     assert list(health.warnings) == ["source field/photo_0", "source field/photo_1"]
     text = health.warnings["source field/photo_0"]
     assert "78% of field/photo_0" in text
