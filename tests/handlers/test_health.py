@@ -74,10 +74,10 @@ def changed(*shares):
 
 def test_a_source_image_that_became_another_is_named_once(caplog):
     health = Health(NAMES)
-    health.check_evaluation(changed(0.4, 0.1))
+    health.check_evaluation(changed(0.4, 0.1, 0.1, 0.1))
     assert health.warnings == {}
     for _ in range(2):
-        health.check_evaluation(changed(0.78, 0.41, 0.1))
+        health.check_evaluation(changed(0.78, 0.41, 0.1, 0.1, 0.1))
     assert list(health.warnings) == ["source field/photo_0", "source field/photo_1"]
     text = health.warnings["source field/photo_0"]
     assert "78% of field/photo_0" in text
@@ -85,10 +85,18 @@ def test_a_source_image_that_became_another_is_named_once(caplog):
     assert len(caplog.records) == 2
 
 
+def test_source_images_that_all_change_are_what_learning_looks_like():
+    health = Health(NAMES)
+    health.check_evaluation(changed(0.56, 0.55, 0.54, 0.52))
+    assert health.warnings == {}
+    health.check_evaluation(changed(0.56, 0.55, 0.2, 0.1, 0.1))
+    assert len(health.warnings) == 2
+
+
 def test_few_of_many_changed_source_images_are_named():
     health = Health(NAMES)
     for photos in (2, 40, 40):
-        health.check_evaluation(changed(*[0.9] * photos))
+        health.check_evaluation(changed(*[0.9] * photos, *[0.1] * 60))
     assert list(health.warnings) == [f"source field/photo_{number}" for number in range(5)]
 
 
