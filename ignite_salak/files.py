@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import logging
 import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-__all__ = ["read_tensors", "write_json", "write_whole"]
+__all__ = ["read_tensors", "write_json", "write_table", "write_whole"]
 
+_LOGGER = logging.getLogger(__name__)
 _RENAME_TRIES = 10
 _RENAME_PAUSE = 0.1  # seconds
 
@@ -63,6 +67,28 @@ def write_json(path: Path, values: Any) -> None:
     """Writes indented UTF-8 JSON, whole or not at all."""
     text = json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n"
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes UTF-8 CSV with a head, whole, for a file that grows during a run.
+
+    A file that a spreadsheet holds open on Windows costs a warning: it is written the next time.
+
+    Args:
+        path: the file; its folder must exist.
+        rows: values by column; the columns stand in the order in which they first occur.
+
+    Raises:
+        OSError: the file cannot be written for another reason; the old one is intact.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(column for row in rows for column in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        write_whole(path, lambda file: file.write(text.getvalue().encode("utf-8")))
+    except PermissionError as error:
+        _LOGGER.warning("%s; is it open in another program? Trying again later.", error)
 
 
 def read_tensors(path: Path, device: torch.device | str) -> dict[str, Any]:

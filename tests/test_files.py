@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ignite_salak.files import read_tensors, write_json, write_whole
+from ignite_salak import files
+from ignite_salak.files import read_tensors, write_json, write_table, write_whole
 
 
 class Harmful:
@@ -116,3 +117,23 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     path.write_bytes(pickle.dumps({"old": "format"}))
     with pytest.raises(ValueError, match=r"a\.pth"):
         read_tensors(path, "cpu")
+
+
+def test_table_has_the_columns_in_the_order_of_their_first_row(tmp_path):
+    path = tmp_path / "a.csv"
+    write_table(path, [{"iteration": 1, "kelas": "air, lumpur"}, {"iteration": 2, "gap": 0.5}])
+    text = 'iteration,kelas,gap\r\n1,"air, lumpur",\r\n2,,0.5\r\n'
+    assert path.read_bytes() == text.encode("utf-8")
+
+
+def test_table_that_is_open_elsewhere_costs_a_warning(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "a.csv"
+    write_table(path, [{"iteration": 1}])
+
+    def refuse(*_):
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(files, "_rename", refuse)
+    write_table(path, [{"iteration": 2}])
+    assert "open in another program" in caplog.text
+    assert path.read_text(encoding="utf-8").splitlines() == ["iteration", "1"]

@@ -234,13 +234,13 @@ class EvaluationBatches:
     """Every patch once, in order.
 
     A batch is ``{"image": uint8 [B, 3, H, W], "mask": uint8 [B, H, W], "source": int64 [B]}``, the
-    last the source images' positions in ``PatchIndex.sources``.
+    last the source images' positions in ``PatchIndex.sources``; "mask" only where masks are read.
 
     Where there are several ranks, each gets every R-th patch, none twice. The processes that
     decode stay alive from one time to the next.
 
     Args:
-        patches: patches with masks.
+        patches: the patches.
         batch_size: patches a batch; the last batch may be smaller.
         num_workers: processes that decode.
         pin_memory: put the batches into page-locked memory, for CUDA.

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
-import logging
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 
 from ignite_salak.events import TrainingEvents
-from ignite_salak.files import write_whole
+from ignite_salak.files import write_table
 from ignite_salak.handlers.evaluation import EvaluationResult
 from ignite_salak.ranks import is_first
 
 __all__ = ["History"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class History:
@@ -68,13 +64,5 @@ class History:
         self.rows[-1] |= {
             name: f"{v:.6g}" if isinstance(v, float) else v for name, v in values.items()
         }
-        if not is_first():
-            return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self.rows for key in row)))
-        writer.writeheader()
-        writer.writerows(self.rows)
-        try:
-            write_whole(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
-        except PermissionError as error:
-            _LOGGER.warning("%s; is it open in another program? Trying again later.", error)
+        if is_first():
+            write_table(self.path, self.rows)

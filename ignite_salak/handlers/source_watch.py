@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ignite_salak.events import TrainingEvents
-from ignite_salak.files import write_whole
+from ignite_salak.files import write_table
 from ignite_salak.handlers.evaluation import EvaluationResult, SourceChange
 from ignite_salak.pseudo_labels import content_mask
 from ignite_salak.ranks import is_first, sum_over_ranks
@@ -55,7 +54,7 @@ class SourceWatch:
         precision: "fp32" or "bf16".
 
     Attributes:
-        rows: one mapping per evaluation and source image.
+        rows: one mapping per evaluation and source image, as in the file.
 
     Example:
         >>> Evaluation(evaluator, scores, validation, training, every=500).attach(trainer)
@@ -106,12 +105,14 @@ class SourceWatch:
             shares = np.round(counts[source] / counts[source].sum(), _DIGITS)
             change = self._compare(name, result.iteration, shares)
             self._earlier[name].append((result.iteration, shares))
-            seen = dict(zip(self._shares, shares.tolist(), strict=True))
-            found = {"changed": change.share, "since": change.since}
-            self.rows.append({"iteration": result.iteration, "source": name, **seen, **found})
+            values = [f"{value:.{_DIGITS}f}" for value in (*shares, change.share)]
+            seen = dict(zip((*self._shares, "changed"), values, strict=True))
+            place = {"iteration": result.iteration, "source": name}
+            self.rows.append({**place, **seen, "since": change.since})
             changes.append(change)
         result.changes = sorted(changes, key=lambda change: change.share, reverse=True)
-        self._write()
+        if is_first():
+            write_table(self.path, self.rows)
 
     def _compare(self, name: str, iteration: int, shares: np.ndarray) -> SourceChange:
         """Compares with the earlier evaluation that differs most."""
@@ -156,25 +157,8 @@ class SourceWatch:
     def _take_over(self, iteration: int) -> None:
         with self.path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                reached, name = int(row["iteration"]), row["source"]
+                reached, shares = int(row["iteration"]), [float(row[name]) for name in self._shares]
                 if reached > iteration:
                     break
-                seen = {column: float(row[column]) for column in self._shares}
-                found = {"changed": float(row["changed"]), "since": int(row["since"])}
-                self.rows.append({"iteration": reached, "source": name, **seen, **found})
-                self._earlier[name].append((reached, np.array(list(seen.values()))))
-
-    def _write(self) -> None:
-        if not is_first():
-            return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["iteration", "source", *self._shares, "changed", "since"])
-        writer.writeheader()
-        for row in self.rows:
-            writer.writerow(
-                {k: f"{v:.{_DIGITS}f}" if isinstance(v, float) else v for k, v in row.items()}
-            )
-        try:
-            write_whole(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
-        except PermissionError as error:
-            _LOGGER.warning("%s; is it open in another program? Trying again later.", error)
+                self.rows.append(row)
+                self._earlier[row["source"]].append((reached, np.array(shares)))
