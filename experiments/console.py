@@ -253,7 +253,11 @@ def write_config(folder: Path, options: Any, device: torch.device, facts: dict[s
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """Returns the command, the versions and the hardware, as plain values."""
+    """Returns the command, the versions and the hardware, as plain values.
+
+    The processor and the vector instructions that torch uses on it are named because they decide
+    how sums are rounded, and with it where a seed ends.
+    """
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
@@ -262,8 +266,19 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpus": os.cpu_count(),
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "processes": rank_count(),
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _version(package: str) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import platform
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -288,18 +286,8 @@ class Contender:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns the processor, its memory in GiB, and torch's threads."""
+    """Returns the machine's memory in GiB and torch's threads; the rest is in `surroundings`."""
     return {
-        "processor": _processor(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -217,9 +217,9 @@ def _ends(dates: Sequence[str]) -> str:
 def _machine(environment: Mapping) -> str:
     packages = ", ".join(f"{k} {v}" for k, v in environment.get("packages", {}).items())
     device = environment.get("gpu") or f"{environment.get('cpus')} CPUs"
-    return (
-        f"{device}, {environment.get('platform')}, Python {environment.get('python')}, {packages}"
-    )
+    named = [environment[name] for name in ("processor", "cpu_capability") if environment.get(name)]
+    machine = ", ".join([device, *named, str(environment.get("platform"))])
+    return f"{machine}, Python {environment.get('python')}, {packages}"
 
 
 def _decimals(value: float, decimals: int, sign: str = "") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.console import open_folder, parse, prepare, run_script
+from experiments.console import open_folder, parse, prepare, run_script, surroundings
 from experiments.options import RunOptions
 from experiments.train_v3 import Options
 
@@ -106,6 +106,17 @@ def test_a_config_of_another_kind_is_refused(tmp_path, text):
         parse(Options, [f"--config={path}"])
     with pytest.raises(FileNotFoundError, match="does not exist"):
         parse(Options, ["--config=nowhere.json"])
+
+
+def test_surroundings_name_what_moves_a_seed():
+    found = surroundings(torch.device("cpu"))
+    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert isinstance(found["processor"], str)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and "model name" in (text := cpuinfo.read_text(encoding="utf-8")):
+        assert found["processor"] and found["processor"] in text
+    assert found["gpu"] is None
+    assert found["packages"]["torch"] == torch.__version__.split("+")[0]
 
 
 def test_the_folder_of_another_run_is_refused(tmp_path):

@@ -189,8 +189,7 @@ def test_seconds_are_those_of_the_work(monkeypatch):
     assert done == [1]
 
 
-def test_the_hardware_has_a_name_and_a_size():
+def test_the_hardware_has_a_size():
     found = hardware()
     assert found["threads"] == 1
-    assert isinstance(found["processor"], str)
     assert math.isfinite(found["memory_gib"]) and found["memory_gib"] > 0

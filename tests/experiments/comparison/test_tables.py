@@ -92,6 +92,19 @@ def test_the_page_says_what_is_missing_and_how_it_was_made(study, results):
     assert "made up" in page
 
 
+def test_cells_of_two_processors_are_told_apart(study):
+    places = [
+        {"cpus": 2, "platform": "Linux", "processor": name, "cpu_capability": capability}
+        for name, capability in (("Xeon", "AVX512"), ("EPYC", "AVX2"))
+    ]
+    results = [
+        made_up("v3", "four", seed, 0.5, environment=place) for seed, place in enumerate(places)
+    ]
+    page = markdown(study, study.cells(), results, "COMMAND")
+    assert "2 CPUs, Xeon, AVX512, Linux" in page
+    assert "2 CPUs, EPYC, AVX2, Linux" in page
+
+
 def test_a_cell_without_scores_is_left_out_of_the_means(study, results):
     broken = made_up("v3", "four", 2, None)
     page = markdown(study, study.cells(), [*results, broken], "COMMAND")
