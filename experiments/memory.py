@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import psutil
 import torch
 from ignite.engine import Engine
 
@@ -346,11 +347,7 @@ def _gpu_memory(device: torch.device) -> tuple[int | None, int | None, int | Non
         return None, None, None
 
 
-def _host_memory() -> tuple[int | None, int | None]:
+def _host_memory() -> tuple[int, int]:
     """Returns total and free main memory in bytes."""
-    try:
-        import psutil
-    except ModuleNotFoundError:  # it came with ClearML
-        return None, None
     memory = psutil.virtual_memory()
     return memory.total, memory.available
