@@ -8,6 +8,8 @@ from experiments.comparison.budget import budget, check_equal_budgets
 from experiments.comparison.study import by_flag, read_study
 from tests.experiments.comparison.made_up import STUDY, write_study
 
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+
 
 def recipes(**changed):
     return {"recipes": {**STUDY["recipes"], **changed}}
@@ -135,13 +137,26 @@ def test_defaults_that_a_flag_brings_are_a_recipes_own(tmp_path):
         ("compare_dubai", 2000),
         ("compare_dubai_256", 2000),
         ("compare_dubai_long", 4000),
+        ("compare_dubai_other_photos", 2000),
         ("ablate_v4_dubai", 2000),
         ("v3_switches_dubai", 2000),
     ],
 )
 def test_the_studies_of_the_results_page_can_be_read(name, steps):
-    study = read_study(Path(__file__).parents[3] / "experiments" / f"{name}.json")
+    study = read_study(EXPERIMENTS / f"{name}.json")
     options = {name: study.options(recipe) for name, recipe in study.recipes.items()}
     assert {each.schedule.num_steps for each in options.values()} == {steps}
     check_equal_budgets({name: budget(each) for name, each in options.items()})
     assert "labeled_4" in study.compared_lists()
+
+
+def test_the_other_photos_of_dubai_are_either_trained_on_or_judged():
+    folder = EXPERIMENTS / "lists" / "dubai_other_photos"
+    labeled, whole, validation = (
+        (folder / f"{name}.txt").read_text("utf-8").split()
+        for name in ("labeled_4", "labeled_all", "validation")
+    )
+    assert [len({*photos}) for photos in (labeled, whole, validation)] == [4, 48, 16]
+    assert {*labeled} < {*whole} and not {*whole} & {*validation}
+    tiles = [photo.partition("_")[0] for photo in validation]
+    assert sorted(tiles) == sorted(2 * [f"tile{number}" for number in range(1, 9)])
