@@ -98,7 +98,8 @@ class Recipe:
             may change during the run.
         alignment: shifts the votes that become pseudo-labels; None for votes as they are. Model
             files keep its factors.
-        st_advice: what the recipe's user may do where too few pixels become pseudo-labels.
+        st_advice: what the recipe's user may do where too few pixels become pseudo-labels, or a
+            class is never found.
         handlers: the recipe's own, attached behind the average and before the logs.
         state: what else a resumed run needs, by name.
     """

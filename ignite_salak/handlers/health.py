@@ -32,7 +32,7 @@ class Health:
     Args:
         names: class names, the background first.
         self_training: whether ST_px is to be watched.
-        st_advice: what to do about few ST_px.
+        st_advice: what to do about few ST_px, and about a class that is never found.
         st_from: iteration from which few ST_px are a bad sign.
         losses_from: iteration from which high losses are a bad sign.
         gap_from: iteration from which the gap and the single classes are judged.
@@ -104,15 +104,14 @@ class Health:
         if result.gap > 0.10:
             self._warn(
                 "gap",
-                f"train/val gap {result.gap:.2f} is above 0.10 (overfitting): widen --scale-min "
-                "and --scale-max, or label more source images",
+                f"train/val gap {result.gap:.2f} is above 0.10 (overfitting): label more source "
+                "images, or vary the scale more (--random-scale-range, or --scale-max with "
+                "--multi-scale)",
             )
+        advice = f", or {self.st_advice}" if self.self_training else ""
         for index, name in enumerate(self.names):
             if index != BACKGROUND and result.validation[f"IoU/{name}"] == 0.0:
-                self._warn(
-                    f"class {index}",
-                    f"class {name!r} has IoU 0: lower its threshold, or check its labels",
-                )
+                self._warn(f"class {index}", f"class {name!r} has IoU 0: check its labels{advice}")
 
     def _check_sources(self, changes: Sequence[SourceChange]) -> None:
         usual = statistics.median(change.share for change in changes) if changes else 0.0

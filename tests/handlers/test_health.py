@@ -52,6 +52,13 @@ def test_evaluation_signs(engine, sign):
     assert list(health.warnings) == [sign]
 
 
+def test_only_self_training_is_told_to_change_its_thresholds():
+    for self_training, words in ((True, "its labels, or lower --x"), (False, "its labels")):
+        health = Health(NAMES, self_training=self_training, st_advice="lower --x")
+        health.check_evaluation(evaluated(2000, water=0.0))
+        assert health.warnings["class 1"].endswith(words)
+
+
 @pytest.mark.parametrize("self_training", [True, False])
 def test_a_falling_validation_score(self_training):
     health = Health(NAMES, self_training=self_training)
