@@ -99,7 +99,7 @@ class Recipe:
         alignment: shifts the votes that become pseudo-labels; None for votes as they are. Model
             files keep its factors.
         st_advice: what the recipe's user may do where too few pixels become pseudo-labels, or a
-            class is never found.
+            class is never found; "" for nothing.
         handlers: the recipe's own, attached behind the average and before the logs.
         state: what else a resumed run needs, by name.
     """
@@ -113,7 +113,7 @@ class Recipe:
     labeler: torch.nn.Module | None = None
     thresholds: Sequence[float] | Tensor = ()
     alignment: DistributionAlignment | None = None
-    st_advice: str = "lower the thresholds"
+    st_advice: str = ""
     handlers: Sequence[Handler] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
 

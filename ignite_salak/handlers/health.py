@@ -32,7 +32,8 @@ class Health:
     Args:
         names: class names, the background first.
         self_training: whether ST_px is to be watched.
-        st_advice: what to do about few ST_px, and about a class that is never found.
+        st_advice: what to do about few ST_px, and about a class that is never found; "" where there
+            is nothing to do.
         st_from: iteration from which few ST_px are a bad sign.
         losses_from: iteration from which high losses are a bad sign.
         gap_from: iteration from which the gap and the single classes are judged.
@@ -46,7 +47,7 @@ class Health:
         names: Sequence[str],
         *,
         self_training: bool = True,
-        st_advice: str = "lower the thresholds",
+        st_advice: str = "",
         st_from: int = 2000,
         losses_from: int = 10000,
         gap_from: int = 2000,
@@ -79,10 +80,8 @@ class Health:
                 "--gradient-clip, and continue from the last checkpoint_<iteration>.pth"
             )
         if self.self_training and iteration >= self.st_from and values["st_px"] < 1000:
-            self._warn(
-                "st_px",
-                f"ST_px is {values['st_px']:.0f}, under 1,000: {self.st_advice}",
-            )
+            advice = f": {self.st_advice}" if self.st_advice else ""
+            self._warn("st_px", f"ST_px is {values['st_px']:.0f}, under 1,000{advice}")
         if iteration >= self.losses_from and values.get("ce", 0.0) > 1.0:
             self._warn("ce", f"CE is {values['ce']:.2f}, above 1: the model is not learning")
         if iteration >= self.losses_from and values.get("dice", 0.0) > 0.5:
@@ -108,7 +107,7 @@ class Health:
                 "images, or vary the scale more (--random-scale-range, or --scale-max with "
                 "--multi-scale)",
             )
-        advice = f", or {self.st_advice}" if self.self_training else ""
+        advice = f", or {self.st_advice}" if self.self_training and self.st_advice else ""
         for index, name in enumerate(self.names):
             if index != BACKGROUND and result.validation[f"IoU/{name}"] == 0.0:
                 self._warn(f"class {index}", f"class {name!r} has IoU 0: check its labels{advice}")

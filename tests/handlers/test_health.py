@@ -52,11 +52,24 @@ def test_evaluation_signs(engine, sign):
     assert list(health.warnings) == [sign]
 
 
-def test_only_self_training_is_told_to_change_its_thresholds():
-    for self_training, words in ((True, "its labels, or lower --x"), (False, "its labels")):
-        health = Health(NAMES, self_training=self_training, st_advice="lower --x")
-        health.check_evaluation(evaluated(2000, water=0.0))
-        assert health.warnings["class 1"].endswith(words)
+@pytest.mark.parametrize(
+    ("self_training", "advice", "words"),
+    [
+        (True, "lower --x", "its labels, or lower --x"),
+        (True, "", "its labels"),
+        (False, "lower --x", "its labels"),
+    ],
+)
+def test_a_class_that_is_never_found(self_training, advice, words):
+    health = Health(NAMES, self_training=self_training, st_advice=advice)
+    health.check_evaluation(evaluated(2000, water=0.0))
+    assert health.warnings["class 1"].endswith(words)
+
+
+def test_few_st_pixels_where_there_is_nothing_to_do():
+    health = Health(NAMES)
+    health.check_training(logged(2000, st_px=999.0))
+    assert health.warnings["st_px"].endswith("under 1,000")
 
 
 @pytest.mark.parametrize("self_training", [True, False])
