@@ -134,7 +134,14 @@ def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.nda
     remembered = {kind: set(facts["sources"][kind]) for kind in ("labelled", "validation")}
     names = [index.source_name(source) for source in every.tolist()]
     if pool == "unlabeled":
-        return every[[name not in set().union(*remembered.values()) for name in names]]
+        used = set().union(*remembered.values())
+        found = every[[name not in used for name in names]]
+        if not len(found):
+            raise ValueError(
+                f"no source image is unlabelled: the training had the masks of all under "
+                f"{index.root}, or kept them for validation; judge on these by --pool validation"
+            )
+        return found
     wanted = remembered["labelled" if pool == "labeled" else "validation"]
     found = every[[name in wanted for name in names]]
     if not len(found):

@@ -21,6 +21,7 @@ from experiments.console import parse, run_script
 from experiments.evaluate import main
 from ignite_salak.alignment import align
 from ignite_salak.data.decoding import MaskReader, read_image
+from ignite_salak.data.patches import scan_patches
 from ignite_salak.data.plantation import SALAK_CLASSES
 from ignite_salak.models.model_file import ModelSpec, load_model, save_model
 from ignite_salak.pseudo_labels import select_pseudo_labels
@@ -432,6 +433,20 @@ def test_data_of_other_source_images(capsys, run, plantation, tmp_path):
     assert "--pool all" in line
     assert evaluate(run(), plantation.root, tmp_path / "out", "--pool=unlabeled") == 0
     assert read_metrics(tmp_path / "out")["patches"] == 64
+
+
+def test_no_image_is_left_unlabelled(capsys, run, shared_plantation, tmp_path):
+    saved = load_model(run())
+    index = scan_patches(shared_plantation.root)
+    names = {index.source_name(source) for source in range(len(index.sources))}
+    validation = set(saved.facts["sources"]["validation"])
+    sources = {"labelled": sorted(names - validation), "validation": sorted(validation)}
+    facts = {**saved.facts, "sources": sources}
+    save_model(tmp_path / "all.pth", saved.model, saved.spec, saved.classes, facts)
+    for flag in ("--pool=unlabeled", "--pseudo-labels"):
+        line = refused(capsys, tmp_path / "all.pth", shared_plantation.root, tmp_path, flag)
+        assert "no source image is unlabelled" in line
+        assert "--pool validation" in line
 
 
 def test_some_validation_images_are_missing(capsys, run, plantation, tmp_path):
