@@ -138,7 +138,7 @@ def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.nda
         found = every[[name not in used for name in names]]
         if not len(found):
             raise ValueError(
-                f"no source image is unlabelled: the training had the masks of all under "
+                "no source image is unlabelled: the training had the masks of all under "
                 f"{index.root}, or kept them for validation; judge on these by --pool validation"
             )
         return found
