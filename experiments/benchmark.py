@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.arithmetic import peak_tflops_of, step_flops, utilisation
 from experiments.benchmark_options import Options
 from experiments.benchmark_tables import describe
 from experiments.console import parse, run_script, set_up, surroundings
@@ -31,18 +32,15 @@ from experiments.data import load_data
 from experiments.measured_run import MeasuredRun
 from experiments.measurements import (
     Contender,
-    PeakMemory,
     Schedule,
     hardware,
     loading_rate,
-    peak_tflops_of,
     seconds_of,
     shares,
-    step_flops,
-    utilisation,
     whole,
 )
 from experiments.options import RunOptions, SelfTrainingOptions, to_dict
+from experiments.peak_memory import PeakMemory
 from experiments.plain_loop import PlainLoop
 from ignite_salak.augment import draw_size
 from ignite_salak.data.datasets import PatchDataset

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from experiments.measurements import PeakMemory, seconds_of, spread, whole
+from experiments.measurements import seconds_of, spread, whole
 from experiments.options import ScheduleOptions
+from experiments.peak_memory import PeakMemory
 from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
 from ignite_salak.engines import create_evaluator, create_trainer
