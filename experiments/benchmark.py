@@ -27,8 +27,9 @@ import torch
 from experiments.arithmetic import peak_tflops_of, step_flops, utilisation
 from experiments.benchmark_options import Options
 from experiments.benchmark_tables import describe
-from experiments.console import parse, run_script, set_up, surroundings
+from experiments.console import parse, run_script
 from experiments.data import load_data
+from experiments.machine import set_up, surroundings
 from experiments.measured_run import MeasuredRun
 from experiments.measurements import (
     Contender,

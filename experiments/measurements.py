@@ -164,7 +164,7 @@ class Contender:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns the memory in GiB and torch's threads; the rest is in ``console.surroundings``."""
+    """Returns the memory in GiB and torch's threads; the rest is in ``machine.surroundings``."""
     return {
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "threads": torch.get_num_threads(),

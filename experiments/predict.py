@@ -21,7 +21,8 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from experiments.console import load_checkpoint, parse, run_script, set_up, surroundings
+from experiments.console import load_checkpoint, parse, run_script
+from experiments.machine import set_up, surroundings
 from experiments.map_files import MapFiles, ResultOptions
 from experiments.map_record import MapRecord
 from experiments.notes import Notes

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.console import parse, prepare, run_script
+from experiments.console import parse, run_script
 from experiments.data import load_data
 from experiments.launch import parallel
 from experiments.learning_rate import print_learning_rate_hint
@@ -31,6 +31,7 @@ from experiments.options import (
     RunOptions,
     ScheduleOptions,
 )
+from experiments.run_folder import prepare
 from experiments.training import Recipe, build_model, train
 from ignite_salak.handlers import EMAUpdater
 from ignite_salak.losses import CombinedLoss

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from experiments.console import parse, prepare, run_script
+from experiments.console import parse, run_script
 from experiments.data import load_data
 from experiments.launch import parallel
 from experiments.learning_rate import print_learning_rate_hint
@@ -29,6 +29,7 @@ from experiments.options import (
     RunOptions,
     ScheduleOptions,
 )
+from experiments.run_folder import prepare
 from experiments.training import Recipe, build_model, train
 from ignite_salak.handlers import EMAUpdater, WarmupCosine
 from ignite_salak.losses import CombinedLoss

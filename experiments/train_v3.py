@@ -15,7 +15,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 
-from experiments.console import parse, prepare, run_script
+from experiments.console import parse, run_script
 from experiments.data import load_data
 from experiments.launch import parallel
 from experiments.learning_rate import print_learning_rate_hint
@@ -30,6 +30,7 @@ from experiments.options import (
     SelfTrainingOptions,
     from_json,
 )
+from experiments.run_folder import prepare
 from experiments.training import Recipe, build_model, train
 from ignite_salak.data.plantation import make_plantation
 from ignite_salak.handlers import EMAUpdater

@@ -16,7 +16,6 @@ from ignite.handlers import EarlyStopping
 from torch import Tensor
 from torch.optim import Optimizer
 
-from experiments.console import open_folder, write_config
 from experiments.data import RunData
 from experiments.memory import MemorySettings, memory_advice
 from experiments.options import (
@@ -28,6 +27,7 @@ from experiments.options import (
     comparable,
     to_dict,
 )
+from experiments.run_folder import open_folder, write_config
 from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.data.device_batches import DeviceBatches
 from ignite_salak.engines import create_evaluator, create_trainer

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-from experiments.console import open_folder, parse, prepare, run_script, surroundings
-from experiments.options import RunOptions
+from experiments.console import parse, run_script
 from experiments.train_v3 import Options
 
 
@@ -106,47 +104,6 @@ def test_a_config_of_another_kind_is_refused(tmp_path, text):
         parse(Options, [f"--config={path}"])
     with pytest.raises(FileNotFoundError, match="does not exist"):
         parse(Options, ["--config=nowhere.json"])
-
-
-def test_surroundings_name_what_moves_a_seed():
-    found = surroundings(torch.device("cpu"))
-    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
-    assert isinstance(found["processor"], str)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists() and "model name" in (text := cpuinfo.read_text(encoding="utf-8")):
-        assert found["processor"] and found["processor"] in text
-    assert found["gpu"] is None
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0]
-
-
-def test_the_folder_of_another_run_is_refused(tmp_path):
-    (tmp_path / "config.json").touch()
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        prepare(RunOptions(checkpoint_dir=tmp_path))
-    assert prepare(RunOptions(checkpoint_dir=tmp_path, overwrite=True)).type in ("cpu", "cuda")
-    latest = tmp_path / "latest_checkpoint.pth"
-    prepare(RunOptions(checkpoint_dir=tmp_path, restore_from=latest))
-    with pytest.raises(FileExistsError, match="already holds a run"):
-        prepare(RunOptions(checkpoint_dir=tmp_path, restore_from=tmp_path / "other" / "l.pth"))
-
-
-def test_a_new_run_removes_the_files_of_the_one_before_and_nothing_else(tmp_path):
-    ours = ["latest_checkpoint.pth", "checkpoint_5000.pth", "best_model_ema.pth", "history.csv"]
-    theirs = ["notes.txt", "my_weights.pth"]
-    for name in ours + theirs:
-        (tmp_path / name).touch()
-    open_folder(RunOptions(checkpoint_dir=tmp_path, restore_from=tmp_path / ours[0]))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(ours + theirs)
-    open_folder(RunOptions(checkpoint_dir=tmp_path, overwrite=True))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
-
-
-def test_prepared_options_say_what_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    options = RunOptions(checkpoint_dir=tmp_path, num_workers=8)
-    prepare(options)
-    assert options.num_workers == 2
-    assert options.threads == torch.get_num_threads() > 0
 
 
 def test_a_network_that_cannot_be_compiled_costs_one_line(capsys):
