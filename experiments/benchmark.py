@@ -27,6 +27,7 @@ import torch
 from experiments.arithmetic import peak_tflops_of, step_flops, utilisation
 from experiments.benchmark_options import Options
 from experiments.benchmark_tables import describe
+from experiments.config_file import to_dict
 from experiments.console import parse, run_script
 from experiments.data import load_data
 from experiments.machine import set_up, surroundings
@@ -40,7 +41,7 @@ from experiments.measurements import (
     shares,
     whole,
 )
-from experiments.options import RunOptions, SelfTrainingOptions, to_dict
+from experiments.options import RunOptions, SelfTrainingOptions
 from experiments.peak_memory import PeakMemory
 from experiments.plain_loop import PlainLoop
 from ignite_salak.augment import draw_size

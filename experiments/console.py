@@ -15,8 +15,8 @@ import torch
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from experiments.config_file import from_json
 from experiments.launch import leave_ranks, rank_is_lost
-from experiments.options import from_json
 from ignite_salak.models.model_file import SavedModel, load_model
 from ignite_salak.ranks import rank, rank_count
 

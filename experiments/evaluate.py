@@ -22,9 +22,9 @@ from ignite.metrics import Metric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from experiments.config_file import to_dict
 from experiments.console import load_checkpoint, parse, run_script
 from experiments.machine import set_up, surroundings
-from experiments.options import to_dict
 from experiments.patch_choice import PatchOptions, check_classes, choose_patches
 from experiments.pseudo_label_judgement import (
     PseudoLabelOptions,

@@ -9,9 +9,10 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 
+from experiments.config_file import to_dict
 from experiments.launch import join_ranks
 from experiments.machine import set_up, surroundings
-from experiments.options import RunOptions, to_dict
+from experiments.options import RunOptions
 from ignite_salak.files import write_json
 from ignite_salak.ranks import is_first
 

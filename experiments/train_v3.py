@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 
+from experiments.config_file import from_json
 from experiments.console import parse, run_script
 from experiments.data import load_data
 from experiments.launch import parallel
@@ -28,7 +29,6 @@ from experiments.options import (
     RunOptions,
     ScheduleOptions,
     SelfTrainingOptions,
-    from_json,
 )
 from experiments.run_folder import prepare
 from experiments.training import Recipe, build_model, train

@@ -16,6 +16,7 @@ from ignite.handlers import EarlyStopping
 from torch import Tensor
 from torch.optim import Optimizer
 
+from experiments.config_file import comparable, to_dict
 from experiments.data import RunData
 from experiments.memory import MemorySettings, memory_advice
 from experiments.options import (
@@ -24,8 +25,6 @@ from experiments.options import (
     MonitorOptions,
     RunOptions,
     ScheduleOptions,
-    comparable,
-    to_dict,
 )
 from experiments.run_folder import open_folder, write_config
 from ignite_salak.alignment import DistributionAlignment

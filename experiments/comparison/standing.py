@@ -12,7 +12,7 @@ import psutil
 
 from experiments.comparison.cells import PROGRESS, RESULT, read_history, read_json
 from experiments.comparison.setting import differing
-from experiments.options import comparable, to_dict
+from experiments.config_file import comparable, to_dict
 from experiments.training import RecipeOptions
 from ignite_salak.files import write_json
 

@@ -1,7 +1,4 @@
-"""Options: what they resolve to, and that they survive JSON."""
-
-import json
-from pathlib import Path
+"""Options: what they resolve to."""
 
 import pytest
 
@@ -10,12 +7,8 @@ from experiments.options import (
     DataOptions,
     LossOptions,
     ModelOptions,
-    RunOptions,
     SelfTrainingOptions,
-    from_json,
-    to_dict,
 )
-from experiments.train_v3 import Options
 from ignite_salak.classes import ClassMap
 from ignite_salak.data.plantation import SALAK_CLASSES
 
@@ -55,15 +48,3 @@ def test_data_root_is_needed(tmp_path):
         DataOptions().load_classes()
     with pytest.raises(FileNotFoundError, match="not a folder"):
         DataOptions(data_root=tmp_path / "none").load_classes()
-
-
-def test_json_round_trip(tmp_path):
-    options = Options(
-        data=DataOptions(data_root=Path("some") / "where", num_classes=7),
-        self_training=SelfTrainingOptions(classwise_thresholds=("Jalan=0.5",)),
-        augmentation=AugmentationOptions(random_scale_range=(0.5, 2.0)),
-        run=RunOptions(checkpoint_dir=Path("out")),
-    )
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"options": to_dict(options)}), "utf-8")
-    assert from_json(Options, path) == options
