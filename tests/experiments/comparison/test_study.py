@@ -150,13 +150,26 @@ def test_the_studies_of_the_results_page_can_be_read(name, steps):
     assert "labeled_4" in study.compared_lists()
 
 
-def test_the_other_photos_of_dubai_are_either_trained_on_or_judged():
-    folder = EXPERIMENTS / "lists" / "dubai_other_photos"
+DRAWS = ("other", "third", "fourth")
+
+
+def photos_of(draw: str, name: str) -> list[str]:
+    folder = EXPERIMENTS / "lists" / f"dubai_{draw}_photos"
+    return (folder / f"{name}.txt").read_text("utf-8").split()
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_the_photos_of_a_draw_of_dubai_are_either_trained_on_or_judged(draw):
     labeled, whole, validation = (
-        (folder / f"{name}.txt").read_text("utf-8").split()
-        for name in ("labeled_4", "labeled_all", "validation")
+        photos_of(draw, name) for name in ("labeled_4", "labeled_all", "validation")
     )
     assert [len({*photos}) for photos in (labeled, whole, validation)] == [4, 48, 16]
     assert {*labeled} < {*whole} and not {*whole} & {*validation}
     tiles = [photo.partition("_")[0] for photo in validation]
     assert sorted(tiles) == sorted(2 * [f"tile{number}" for number in range(1, 9)])
+
+
+@pytest.mark.parametrize("name", ["labeled_4", "validation"])
+def test_no_photo_of_dubai_is_labelled_or_judged_in_two_draws(name):
+    photos = [photo for draw in DRAWS for photo in photos_of(draw, name)]
+    assert len(photos) == len({*photos})
