@@ -26,6 +26,7 @@ __all__ = [
     "closed_share",
     "compare",
     "gain",
+    "gain_and_gap",
     "spread",
 ]
 
@@ -126,13 +127,24 @@ def closed_share(
     Returns:
         NaN where there is no such seed, or the upper bound is not above the baseline.
     """
+    above, gap = gain_and_gap(own, base, upper)
+    return above / gap if gap > 0 else math.nan
+
+
+def gain_and_gap(
+    own: Mapping[int, float], base: Mapping[int, float], upper: Mapping[int, float]
+) -> tuple[float, float]:
+    """Computes mean own - mean base and mean upper - mean base over the seeds that all have.
+
+    Returns:
+        NaN, both, where there is no such seed.
+    """
     sums = {seed: own[seed] + base[seed] + upper[seed] for seed in {*own} & {*base} & {*upper}}
     seeds = [seed for seed, value in sums.items() if math.isfinite(value)]
     if not seeds:
-        return math.nan
-    means = [mean(scores[seed] for seed in seeds) for scores in (own, base, upper)]
-    gap = means[2] - means[1]
-    return (means[0] - means[1]) / gap if gap > 0 else math.nan
+        return math.nan, math.nan
+    mine, theirs, most = (mean(scores[seed] for seed in seeds) for scores in (own, base, upper))
+    return mine - theirs, most - theirs
 
 
 @dataclass(frozen=True)

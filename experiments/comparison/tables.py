@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.comparison.cells import Result, number
+from experiments.comparison.markdown_table import decimal, markdown_table, percent, with_error
 from experiments.comparison.statistics import compare, spread
 from experiments.comparison.study import Cell, Study
 
-__all__ = ["cell_rows", "markdown", "markdown_table", "summary_rows"]
+__all__ = ["cell_rows", "markdown", "summary_rows"]
 
 _TITLES = ("recipe", "seeds", "mIoU last", "mIoU best")
 _PLAIN_TITLES = ("ST_px", "pseudo-labels right", "kept", "mIoU unlabelled", "minutes")
@@ -75,13 +76,6 @@ def cell_rows(results: Sequence[Result]) -> list[list]:
     return rows
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table: the first column to the left, all others to the right."""
-    rule = ["---", *("--:" for _ in head[1:])]
-    lines = [head, rule, *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
 def _score_table(study: Study, listing: str, results: Sequence[Result]) -> str:
     names = _class_names(results)
     rows = []
@@ -98,11 +92,11 @@ def _score_table(study: Study, listing: str, results: Sequence[Result]) -> str:
                 label,
                 str(len(own)),
                 *scores,
-                *(_decimals(iou, 3) for iou in ious),
+                *(decimal(iou) for iou in ious),
                 "-" if math.isnan(pixels) else f"{pixels:,.0f}",
-                *map(_percent, (precision, kept)),
-                _decimals(unlabeled, 3),
-                _decimals(minutes, 1),
+                *map(percent, (precision, kept)),
+                decimal(unlabeled),
+                decimal(minutes, 1),
             ]
         )
     return markdown_table((*_TITLES, *names, *_PLAIN_TITLES), rows)
@@ -117,17 +111,17 @@ def _gain_table(study: Study, listing: str, results: Sequence[Result]) -> str:
             continue
         base, upper = (study.baseline, listing), study.upper_bound
         found = compare(results, (recipe, own_list), base, upper)
-        gain, error = found.gain, _percent(found.closed_error)
+        gain = found.gain
         differences = ", ".join(f"{seed}: {value:+.3f}" for seed, value in gain.by_seed.items())
         rows.append(
             [
                 label,
-                _decimals(gain.mean, 3, "+"),
-                _decimals(gain.error, 3),
-                _decimals(gain.photo_error, 3),
+                decimal(gain.mean, sign="+"),
+                decimal(gain.error),
+                decimal(gain.photo_error),
                 differences or "-",
                 gain.verdict(),
-                _percent(found.closed) + ("" if error == "-" else f" ± {error}"),
+                with_error(percent(found.closed), percent(found.closed_error)),
             ]
         )
     return markdown_table(head, rows)
@@ -220,11 +214,3 @@ def _machine(environment: Mapping) -> str:
     named = [environment[name] for name in ("processor", "cpu_capability") if environment.get(name)]
     machine = ", ".join([device, *named, str(environment.get("platform"))])
     return f"{machine}, Python {environment.get('python')}, {packages}"
-
-
-def _decimals(value: float, decimals: int, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:{sign}.{decimals}f}"
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.0f} %"

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from experiments.comparison.setting import Setting
+from experiments.comparison.draws import read_draws
+from experiments.comparison.draws_page import draws_page
 from experiments.comparison.standing import stand
 from experiments.comparison.study import read_study
 from ignite_salak.metrics import scores_from_confusion
@@ -69,3 +71,27 @@ def test_the_page_of_results_says_its_scores(file):
     page = (ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
     curve = " | ".join(f"{score:.3f}".lstrip("0") for _, score in result["curve"])
     assert f"| {curve} |" in page
+
+
+DRAWS = [name for name, study in STUDIES.items() if study == "compare_dubai_other_photos.json"]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_draw_was_run_with_its_lists(draw):
+    lists = ROOT / "experiments" / "lists" / draw
+    validation = (lists / "validation.txt").read_text("utf-8").split()
+    for file in (CELLS / draw).glob("*/*/*/cell.json"):
+        result = json.loads(file.read_text("utf-8"))
+        labeled = (lists / f"{result['list']}.txt").read_text("utf-8").split()
+        assert result["identity"]["labeled"] == labeled
+        assert result["identity"]["validation"] == validation
+
+
+def test_the_page_of_results_says_what_the_draws_say_together():
+    study = read_study(ROOT / "experiments" / "compare_dubai_other_photos.json")
+    folders = [CELLS / name for name in ("dubai", *DRAWS)]
+    page = draws_page(study, read_draws(study, folders)).replace(f"{CELLS.as_posix()}/", "")
+    results = (ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
+    [table] = [part for part in page.split("\n\n") if part.startswith("| draw |")]
+    for row in table.splitlines():
+        assert row in results

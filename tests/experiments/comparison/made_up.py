@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from experiments.comparison.cell_run import CellRun
-from experiments.comparison.cells import collect
+from experiments.comparison.cells import RESULT, collect
 from experiments.comparison.standing import stand
 from experiments.comparison.study import by_flag
 
@@ -92,6 +92,37 @@ def confusions(**scores):
         right, wrong = round(10 * score), 10 - round(10 * score)
         made[name] = [[0, 0, 0], [wrong, right, 0], [wrong, 0, right]]
     return made
+
+
+def draw(**scores):
+    """Cells of base, own and upper bound; of each its mIoU, and that of its photos by name."""
+    cells = {"base": ("supervised", "four"), "own": ("v3", "four"), "upper": ("supervised", "all")}
+    return [
+        made_up(
+            *cells[name],
+            0,
+            score,
+            confusions=confusions(**photos),
+            identity={
+                "script": "train_v3",
+                "flags": {},
+                "labeled": ["x.jpg"],
+                "validation": [f"{photo}.jpg" for photo in photos],
+                "seed": 0,
+                "threads": 1,
+            },
+        )
+        for name, (score, photos) in scores.items()
+    ]
+
+
+def save_cells(folder, results):
+    """Writes finished cells as ``compare`` does; returns the folder."""
+    for result in results:
+        place = folder / result["recipe"] / result["list"] / f"seed_{result['seed']}"
+        place.mkdir(parents=True)
+        save(place, RESULT, result)
+    return folder
 
 
 def save(folder, name, content):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.comparison.study import read_study
-from experiments.comparison.tables import cell_rows, markdown, markdown_table, summary_rows
+from experiments.comparison.tables import cell_rows, markdown, summary_rows
 from tests.experiments.comparison.made_up import confusions, made_up, write_study
 
 
@@ -126,7 +126,3 @@ def test_csv_rows(study, results):
         *("v3", 0, 0.53, 10)
     ]
     assert math.isnan(dict(zip(head, rows[0], strict=True))["st_px"])
-
-
-def test_bars_do_not_break_a_table():
-    assert markdown_table(["a|b"], [["c"]]) == "| a/b |\n| --- |\n| c |"
