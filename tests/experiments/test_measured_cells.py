@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pytest
 import torch
 
-from experiments.comparison.setting import Setting
 from experiments.comparison.draws import read_draws
 from experiments.comparison.draws_page import draws_page
+from experiments.comparison.setting import Setting
 from experiments.comparison.standing import stand
 from experiments.comparison.study import read_study
 from ignite_salak.metrics import scores_from_confusion
