@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from experiments.config_file import comparable, to_dict
 from experiments.data import RunData
-from experiments.memory import MemorySettings, memory_advice
+from experiments.memory import memory_advice
 from experiments.options import (
     DataOptions,
     ModelOptions,
@@ -26,6 +26,7 @@ from experiments.options import (
     RunOptions,
     ScheduleOptions,
 )
+from experiments.remedies import MemorySettings
 from experiments.run_folder import open_folder, write_config
 from ignite_salak.alignment import DistributionAlignment
 from ignite_salak.data.device_batches import DeviceBatches

@@ -1,7 +1,8 @@
-"""A plantation small enough to train on in seconds."""
+"""A plantation small enough to train on in seconds, and memory that is not asked."""
 
 import pytest
 
+from experiments import shortage
 from ignite_salak.data.plantation import make_plantation
 
 TINY = [
@@ -61,3 +62,13 @@ def few_masks(plantation, tmp_path):
     for path in hidden:
         path.write_bytes(b"no mask")
     return listing
+
+
+@pytest.fixture
+def _no_device(monkeypatch):
+    monkeypatch.setattr(shortage, "_gpu_memory", lambda device: (None, None, None))
+
+
+@pytest.fixture
+def _host(monkeypatch):
+    monkeypatch.setattr(shortage, "_host_memory", lambda: (2**33, 2**29))
