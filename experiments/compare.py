@@ -27,7 +27,8 @@ from experiments.comparison.plan import Pace, pace_of_cells, pace_of_steps, plan
 from experiments.comparison.runs import run_cells
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing, stand
-from experiments.comparison.study import Cell, Study, read_study
+from experiments.comparison.study import Cell, Study
+from experiments.comparison.study_file import read_study
 from experiments.comparison.tables import cell_rows, markdown, summary_rows
 from experiments.console import parse, run_script
 from experiments.tables import write_csv

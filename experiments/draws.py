@@ -14,7 +14,7 @@ import tyro
 
 from experiments.comparison.draws import read_draws
 from experiments.comparison.draws_page import draws_page
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from experiments.console import parse, run_script
 
 

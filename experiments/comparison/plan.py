@@ -14,9 +14,10 @@ from typing import Any
 
 from experiments.comparison.cell_run import run_process
 from experiments.comparison.cells import last_error, read_history, read_result
+from experiments.comparison.flag_groups import by_flag
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing
-from experiments.comparison.study import Cell, by_flag
+from experiments.comparison.study import Cell
 from experiments.tables import text_table
 from experiments.training import RecipeOptions
 

@@ -11,7 +11,7 @@ import experiments.comparison.plan
 import experiments.comparison.runs
 from experiments.compare import main
 from experiments.comparison.cells import read_history
-from experiments.comparison.study import by_flag
+from experiments.comparison.flag_groups import by_flag
 from experiments.console import run_script
 
 NOT_COMMON = ("st-start-iter", "confidence-threshold", "use-classwise-threshold", "threads")

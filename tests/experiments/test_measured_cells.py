@@ -10,7 +10,7 @@ from experiments.comparison.draws import read_draws
 from experiments.comparison.draws_page import draws_page
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import stand
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from ignite_salak.metrics import scores_from_confusion
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.comparison import cell_run, runs
 from experiments.comparison.setting import Setting
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import CLASSES, Stage, save, write_study
 
 # Rows are the truth; palm: 6 right of 6 + 2 + 2, road: 3 of 3 + 2 + 5.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from experiments.comparison.cell_run import CellRun
 from experiments.comparison.cells import RESULT, collect
+from experiments.comparison.flag_groups import by_flag
 from experiments.comparison.standing import stand
-from experiments.comparison.study import by_flag
 
 CLASSES = ["background", "palm", "road"]
 STUDY = {
@@ -51,6 +51,11 @@ def write_study(folder: Path, changes=None, lists=True):
     path = folder / "study.json"
     path.write_text(json.dumps({**STUDY, **(changes or {})}), encoding="utf-8")
     return path
+
+
+def with_recipes(**changed):
+    """Changes of the made-up study: some of its recipes."""
+    return {"recipes": {**STUDY["recipes"], **changed}}
 
 
 def made_up(recipe, listing, seed, last, best=None, **more):

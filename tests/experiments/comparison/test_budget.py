@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.comparison.budget import budget, check_equal_budgets
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import write_study
 
 

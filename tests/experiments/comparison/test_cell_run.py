@@ -3,10 +3,11 @@
 import pytest
 
 from experiments.comparison.cell_run import judge_flags, run_process
+from experiments.comparison.flag_groups import by_flag
 from experiments.comparison.runs import run_cells
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import write_progress
-from experiments.comparison.study import by_flag, read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import cell_runs, write_study
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.comparison.draws import read_draws, together
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import draw, save_cells, write_study
 
 OWN, BASE, UPPER = ("v3", "four"), ("supervised", "four"), ("supervised", "all")

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.comparison.draws_page import draws_page
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import draw, write_study
 
 

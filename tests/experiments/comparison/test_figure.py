@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.comparison.figure import comparison_figure, mean_curve
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import made_up, write_study
 
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from experiments.comparison.flag_groups import by_flag
 from experiments.comparison.plan import Pace, _short, pace_of_cells, plan_table, side_by_side
 from experiments.comparison.setting import Setting
 from experiments.comparison.standing import Standing
-from experiments.comparison.study import by_flag, read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import write_study
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.comparison.flag_groups import by_flag
 from experiments.comparison.setting import Setting, differing
-from experiments.comparison.study import by_flag, read_study
+from experiments.comparison.study_file import read_study
 from tests.experiments.comparison.made_up import STUDY, write_study
 
 

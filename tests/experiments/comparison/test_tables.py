@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.comparison.study import read_study
+from experiments.comparison.study_file import read_study
 from experiments.comparison.tables import cell_rows, markdown, summary_rows
 from tests.experiments.comparison.made_up import confusions, made_up, write_study
 
