@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.masks import look_at_masks
 from experiments.options import DataOptions, RunOptions
 from ignite_salak.classes import ClassMap
 from ignite_salak.data.balance import (
     MaskStatistics,
     balanced_weights,
     format_balance,
-    inspect_masks,
 )
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
@@ -38,7 +38,6 @@ from ignite_salak.ranks import rank_count
 __all__ = ["RunData", "load_data"]
 
 _LOGGER = logging.getLogger(__name__)
-_FORMAT_SAMPLES = 256
 _MANY_IGNORED = 0.2
 _CANDIDATES = 4  # unlabelled patches that are read for every one that is drawn: some are padding
 
@@ -160,12 +159,9 @@ def _inspect(
     if index.orphan_masks:
         _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
     masked = masked_patches(index, **lists)
-    step = max(1, len(masked) // _FORMAT_SAMPLES)
-    samples = [index.mask_path(patch) for patch in masked[::step]]
-    reader = MaskReader.resolve(classes, options.mask_format, samples)
-    statistics = inspect_masks(index, masked, reader, skip_bad_files=options.skip_bad_files)
-    for reason in statistics.bad_files.values():
-        _LOGGER.warning("skipped a bad file: %s", reason)
+    reader, statistics = look_at_masks(
+        index, masked, classes, options.mask_format, options.skip_bad_files
+    )
     return index, reader, statistics
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from experiments.config_file import to_dict
 from experiments.console import load_checkpoint, parse, run_script
 from experiments.machine import set_up, surroundings
+from experiments.masks import look_at_masks
 from experiments.patch_choice import PatchOptions, check_classes, choose_patches
 from experiments.pseudo_label_judgement import (
     PseudoLabelOptions,
@@ -41,9 +42,7 @@ from experiments.tables import (
     write_sources,
 )
 from ignite_salak.alignment import align
-from ignite_salak.data.balance import inspect_masks
 from ignite_salak.data.datasets import PatchDataset
-from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches
 from ignite_salak.data.patches import scan_patches
 from ignite_salak.engines import create_evaluator
@@ -63,7 +62,6 @@ from ignite_salak.steps.device import resolve_precision
 from ignite_salak.voting import predict_once
 
 _LOGGER = logging.getLogger("ignite_salak.evaluate")
-_FORMAT_SAMPLES = 256
 _FILES = (
     *("metrics.json", "confusion.csv", "confusion_shares.csv", "confusion.png"),
     *("source_images.csv", "pseudo_labels.csv", "pseudo_labels.png"),
@@ -158,13 +156,13 @@ def main(arguments: Sequence[str]) -> None:
     check_classes(saved.classes, options.patches)
     index = scan_patches(options.patches.data_root)
     patches = choose_patches(index, options.patches, saved.facts, pseudo.pseudo_labels)
-    samples = [index.mask_path(patch) for patch in patches[:: len(patches) // _FORMAT_SAMPLES + 1]]
-    reader = MaskReader.resolve(saved.classes, options.patches.mask_format, samples)
-    statistics = inspect_masks(
-        index, patches, reader, skip_bad_files=options.patches.skip_bad_files
+    reader, statistics = look_at_masks(
+        index,
+        patches,
+        saved.classes,
+        options.patches.mask_format,
+        options.patches.skip_bad_files,
     )
-    for reason in statistics.bad_files.values():
-        _LOGGER.warning("skipped a bad file: %s", reason)
     patches = np.setdiff1d(patches, list(statistics.bad_files))
     if not len(patches):
         raise ValueError("no patch is left to judge on")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ignite_salak.data.flights import flight_order, source_totals
 from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
 from ignite_salak.randomness import numpy_generator
 
@@ -277,13 +278,7 @@ def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
 
 def _class_presence(index: PatchIndex, counts: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """Bool [S, C]: whether each of the given source images holds each class."""
-    totals = np.zeros((len(index.sources), counts.shape[1]), dtype=np.int64)
-    np.add.at(totals, index.source_ids, counts)
-    return totals[sources] > 0
-
-
-def _natural_key(name: str) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return source_totals(index, counts)[sources] > 0
 
 
 def _draw_validation(
@@ -322,13 +317,7 @@ def _folder_blocks(
 
     The numbers are rounded so that their sum is the wanted share of all, at least one and not all.
     """
-    folders = np.asarray([index.sources[source][0] for source in labeled])
-    groups = []
-    for folder in np.unique(folders):
-        members = np.flatnonzero(folders == folder)
-        names = [index.sources[labeled[member]][1] for member in members]
-        order = sorted(range(len(members)), key=lambda i, n=names: _natural_key(n[i]))  # type: ignore[misc]
-        groups.append(members[order])
+    groups = flight_order(index, labeled)
     wanted = min(len(labeled) - 1, max(1, round(fraction * len(labeled))))
     ideal = np.asarray([fraction * len(group) for group in groups])
     sizes = np.floor(ideal).astype(int)
