@@ -19,6 +19,7 @@ STUDIES = {
     "dubai": "compare_dubai.json",
     "dubai_long": "compare_dubai_long.json",
     "dubai_other_photos": "compare_dubai_other_photos.json",
+    "dubai_third_photos": "compare_dubai_other_photos.json",
     "dubai_v3_switches": "v3_switches_dubai.json",
     "dubai_v4": "ablate_v4_dubai.json",
 }
