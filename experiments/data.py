@@ -14,11 +14,7 @@ import torch
 from experiments.masks import look_at_masks
 from experiments.options import DataOptions, RunOptions
 from ignite_salak.classes import ClassMap
-from ignite_salak.data.balance import (
-    MaskStatistics,
-    balanced_weights,
-    format_balance,
-)
+from ignite_salak.data.balance import MaskStatistics, balanced_weights, format_balance
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
