@@ -16,7 +16,14 @@ from statistics import fmean, stdev
 from experiments.comparison.budget import check_equal_budgets
 from experiments.comparison.cells import RESULT, Result, read_result
 from experiments.comparison.setting import differing
-from experiments.comparison.statistics import Line, by_seed, compare, gain_and_gap
+from experiments.comparison.statistics import (
+    Line,
+    by_seed,
+    compare,
+    gain_and_gap,
+    judged_alone,
+    share_of_gap,
+)
 from experiments.comparison.study import Study
 from ignite_salak.metrics import jackknife_error
 
@@ -93,7 +100,7 @@ def together(draws: Draws, own: Line, base: Line, upper: Line | None) -> Togethe
     whole = [_pair(results, own, base, upper, None) for results in draws.values()]
     errors = []
     for number, results in enumerate(draws.values()):
-        photos = _photos(results)
+        photos = judged_alone(results)
         fewer = [_pair(results, own, base, upper, photo) for photo in photos]
         shares = [_closed([*whole[:number], pair, *whole[number + 1 :]]) for pair in fewer]
         errors.append(jackknife_error(len(photos), shares.__getitem__))
@@ -122,13 +129,7 @@ def _pair(
 
 
 def _closed(pairs: Sequence[tuple[float, float]]) -> float:
-    gain, gap = (sum(values) for values in zip(*pairs, strict=True))
-    return gain / gap if gap > 0 else math.nan
-
-
-def _photos(results: Sequence[Result]) -> list[str]:
-    """The photos of which a cell keeps a confusion matrix."""
-    return sorted({photo for result in results for photo in result.get("confusions") or ()})
+    return share_of_gap(*(sum(values) for values in zip(*pairs, strict=True)))
 
 
 def _check_photos(draws: Draws) -> None:

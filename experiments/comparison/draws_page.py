@@ -36,13 +36,12 @@ def draws_page(study: Study, draws: Draws) -> str:
     """
     common = set.intersection(*map(_lines, draws.values()))
     upper = study.upper_bound if study.upper_bound in common else None
-    tables = [
-        f"## {recipe}, {listing}\n\n{_table(draws, (recipe, listing), base, upper)}"
-        for listing in study.compared_lists()
-        for base in [(study.baseline, listing)]
-        for recipe in study.recipes
-        if recipe != study.baseline and {(recipe, listing), base} <= common
-    ]
+    tables = []
+    for listing in study.compared_lists():
+        base = (study.baseline, listing)
+        for own in [(recipe, listing) for recipe in study.recipes]:
+            if own != base and {own, base} <= common:
+                tables.append(f"## {own[0]}, {listing}\n\n{_table(draws, own, base, upper)}")
     if not tables:
         raise ValueError(f"no recipe beside {study.baseline} has a cell of one list in every draw")
     return "\n\n".join(["# Draws", *tables, _READING]) + "\n"

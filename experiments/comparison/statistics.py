@@ -27,6 +27,8 @@ __all__ = [
     "compare",
     "gain",
     "gain_and_gap",
+    "judged_alone",
+    "share_of_gap",
     "spread",
 ]
 
@@ -127,8 +129,12 @@ def closed_share(
     Returns:
         NaN where there is no such seed, or the upper bound is not above the baseline.
     """
-    above, gap = gain_and_gap(own, base, upper)
-    return above / gap if gap > 0 else math.nan
+    return share_of_gap(*gain_and_gap(own, base, upper))
+
+
+def share_of_gap(gain: float, gap: float) -> float:
+    """Returns gain / gap; NaN where the upper bound is not above the baseline."""
+    return gain / gap if gap > 0 else math.nan
 
 
 def gain_and_gap(
@@ -179,12 +185,17 @@ def compare(results: Sequence[Result], own: Line, base: Line, upper: Line | None
         bound = by_seed(results, upper, photo) if upper is not None else {}
         return gain(mine, theirs), closed_share(mine, theirs, bound)
 
-    photos = sorted({photo for result in results for photo in result.get("confusions") or ()})
+    photos = judged_alone(results)
     found, closed = without(None)
     fewer = [without(photo) for photo in photos]
     gain_error = jackknife_error(len(photos), lambda photo: fewer[photo][0].mean)
     closed_error = jackknife_error(len(photos), lambda photo: fewer[photo][1])
     return Comparison(replace(found, photo_error=gain_error), closed, closed_error)
+
+
+def judged_alone(results: Iterable[Result]) -> list[str]:
+    """Returns the photos of which a cell keeps a confusion matrix, sorted."""
+    return sorted({photo for result in results for photo in result.get("confusions") or ()})
 
 
 def by_seed(results: Iterable[Result], line: Line, without: str | None = None) -> dict[int, float]:

@@ -67,7 +67,7 @@ def validation_draws(
             a set takes one run of neighbours from every folder, not photos anywhere in it.
 
     Returns:
-        Source images of every set, int64, sorted.
+        Source images of every set, int64 [M / draws, give or take one], sorted.
 
     Raises:
         ValueError: fewer than two sets, or fewer source images than sets.

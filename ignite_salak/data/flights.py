@@ -19,7 +19,7 @@ def flight_order(index: PatchIndex, sources: np.ndarray) -> list[np.ndarray]:
         sources: source images, int64 [S].
 
     Returns:
-        Of every folder that has any the positions in ``sources``, int64.
+        Of every folder that has any, the positions in ``sources`` of its n, int64 [n].
     """
     folders = np.asarray([index.sources[source][0] for source in sources])
     groups = []

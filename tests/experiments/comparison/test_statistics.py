@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.comparison.statistics import by_seed, closed_share, compare, gain, spread
+from experiments.comparison.statistics import (
+    by_seed,
+    closed_share,
+    compare,
+    gain,
+    judged_alone,
+    spread,
+)
 from tests.experiments.comparison.made_up import confusions, made_up
 
 
@@ -144,3 +151,8 @@ def test_a_gain_must_be_above_two_errors_of_the_photos_too():
     assert doubtful.verdict() == (
         "no: 2 of 2 seeds, 21.0 standard errors of the seeds, 1.5 standard errors of the photos"
     )
+
+
+def test_photos_are_those_of_which_some_cell_keeps_a_matrix():
+    kept = made_up("v3", "four", 0, 0.4, confusions=confusions(b=0.2, a=0.8))
+    assert judged_alone([made_up("v3", "four", 1, 0.4), kept]) == ["a", "b"]
