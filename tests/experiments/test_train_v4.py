@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from experiments.console import run_script
-from experiments.train_v4 import StrongOptions, TeacherOptions, main
-from ignite_salak.augment import RandomColors
+from experiments.train_v4 import main
 from ignite_salak.data.plantation import SALAK_CLASSES
 
 FOREIGN = ("--st-start-iter", "--no-use-classwise-threshold")
@@ -102,32 +101,6 @@ def test_resume_is_exact(run, flags):
         torch.load(folder / "latest_checkpoint.pth")["thresholds"] for folder in (whole, again)
     )
     assert all(torch.equal(second[name], value) for name, value in first.items())
-
-
-def test_colors_are_off_until_one_of_them_is_wanted():
-    assert StrongOptions().color_views() is None
-    all_of_them = StrongOptions(color_jitter=(0.5, 0.5, 0.5, 0.25), grayscale=0.2, blur=0.5)
-    assert all_of_them.color_views() == RandomColors()
-    grey = StrongOptions(grayscale=0.3).color_views()
-    assert (grey.jitter_probability, grey.blur_probability) == (0.0, 0.0)
-    assert grey.grayscale_probability == 0.3
-
-
-@pytest.mark.parametrize(
-    ("options", "steps", "said"),
-    [
-        ({}, 800, []),
-        ({}, 400, ["--st-ramp-iters 800 is longer than the run; pseudo-labels reach 29% of"]),
-        ({"confidence_threshold": 0.8}, 800, ["--confidence-threshold 0.8 is not used without"]),
-        ({"confidence_threshold": 0.8, "quantile_thresholds": False}, 800, []),
-        ({"confidence_threshold": 0.8, "st_loss_weight": 0.0}, 400, []),
-    ],
-)
-def test_options_that_do_less_than_they_seem_to_are_told(capsys, options, steps, said):
-    TeacherOptions(**options).print_hints(steps)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(said)
-    assert all(line.startswith(f"hint: {text}") for line, text in zip(lines, said, strict=True))
 
 
 @pytest.mark.parametrize("count", [-1, 9])
