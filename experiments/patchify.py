@@ -47,6 +47,9 @@ class Options:
     """Folders: keep those of INPUT, source (one per photo), or a number of photos per folder."""
     mask_format: Literal["auto", "color", "index"] = "auto"
     """How RGB masks with three equal channels are read."""
+    black_is_nodata: bool = True
+    """Take pure black pixels for "no image content"; otherwise only what the file marks as nodata
+    or transparent."""
     num_workers: int = 2
     """Threads that cut."""
     check: bool = False
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         grid,
         group=options.group,
         mask_format=options.mask_format,
+        black_is_nodata=options.black_is_nodata,
         workers=options.num_workers,
         show_progress=True,
     )
@@ -99,6 +103,7 @@ def check(options: Options, classes: ClassMap, grid: Grid) -> None:
         grid,
         group=options.group,
         mask_format=options.mask_format,
+        black_is_nodata=options.black_is_nodata,
         workers=options.num_workers,
         show_progress=True,
     )

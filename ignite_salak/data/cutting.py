@@ -94,11 +94,15 @@ class Cutter:
     Args:
         reader: how masks are read.
         grid: where the patches lie.
+        black_is_nodata: take pure black pixels for "no image content"; otherwise those that the
+            file does not mark as nodata or transparent become 1 1 1, which training takes for
+            content.
     """
 
-    def __init__(self, reader: MaskReader, grid: Grid) -> None:
+    def __init__(self, reader: MaskReader, grid: Grid, *, black_is_nodata: bool = True) -> None:
         self.reader = reader
         self.grid = grid
+        self.black_is_nodata = black_is_nodata
 
     def write(self, task: Task, output: Path) -> Result:
         """Writes the patches of a task.
@@ -160,6 +164,8 @@ class Cutter:
             for row, top in task.rows:
                 bottom = min(top + size, photo.image.height)
                 pixels, valid = image.read(top, bottom)
+                if not self.black_is_nodata:
+                    pixels = _lift_black(pixels, valid)
                 labels = None if mask is None else mask.read(top, bottom)
                 if labels is not None and valid is not None:
                     labels[~valid] = IGNORE_INDEX
@@ -173,6 +179,14 @@ class Cutter:
                             if labels is None
                             else fill_up(labels[:, here], size, IGNORE_INDEX),
                         )
+
+
+def _lift_black(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Makes black pixels 1 1 1 that are valid, uint8 [H, W, 3]; None stands for all."""
+    black = pixels.max(axis=2, keepdims=True) == 0
+    if valid is not None:
+        black &= valid[..., None]
+    return np.where(black, np.uint8(1), pixels)
 
 
 def _encode(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ignite_salak.classes import IGNORE_INDEX, ClassMap
 
-__all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "read_image"]
+__all__ = ["MASK_FORMATS", "BadFileError", "MaskReader", "read_image", "read_photo"]
 
 MASK_FORMATS = ("auto", "color", "index")
 
@@ -57,17 +57,33 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         BadFileError: the file is missing, empty, truncated, no image, or has over 8 bits a channel.
     """
+    return read_photo(path)[0]
+
+
+def read_photo(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Does what ``read_image`` does, and tells black from transparent.
+
+    Args:
+        path: see ``read_image``.
+
+    Returns:
+        uint8 [H, W, 3], RGB; and which pixels are not fully transparent, bool [H, W], or None where
+        the file knows no transparency.
+
+    Raises:
+        BadFileError: see ``read_image``.
+    """
     image = _open(path)
     if image.mode == "CMYK":
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB")), None
     if image.mode not in _EIGHT_BIT_MODES:
         raise BadFileError(
             f"{path}: {image.mode} pixels (over 8 bits a channel); convert the image to 8-bit RGB"
         )
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
-        return rgba[..., :3] * (rgba[..., 3:] > 0)
-    return np.asarray(image.convert("RGB"))
+        return rgba[..., :3] * (rgba[..., 3:] > 0), rgba[..., 3] > 0
+    return np.asarray(image.convert("RGB")), None
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def patchify(
     *,
     group: str = "keep",
     mask_format: str = "auto",
+    black_is_nodata: bool = True,
     workers: int = 2,
     show_progress: bool = False,
 ) -> PatchifySummary:
@@ -104,6 +105,7 @@ def patchify(
         grid: where the patches lie.
         group: folders of the patches, see ``make_survey``.
         mask_format: see ``MaskReader``.
+        black_is_nodata: see ``Cutter``.
         workers: threads.
         show_progress: whether to draw a bar on stderr.
 
@@ -123,8 +125,9 @@ def patchify(
         summary = _begin(survey)
         _refuse(summary.problems, "nothing was cut")
         check_unlisted(summary.unlisted, _total(summary), classes)
-        settings = _settings(survey, grid, group)
-        _cut_all(survey, grid, Manifest(partial, settings), summary, pool, show_progress)
+        cutter = Cutter(survey.reader, grid, black_is_nodata=black_is_nodata)
+        settings = _settings(cutter, group)
+        _cut_all(survey, cutter, Manifest(partial, settings), summary, pool, show_progress)
     classes.to_csv(partial / "class_mapping.csv")
     write_json(partial / "patchify.json", _report(summary, classes, settings))
     _rename(partial, output)
@@ -134,14 +137,14 @@ def patchify(
 
 def _cut_all(
     survey: Survey,
-    grid: Grid,
+    cutter: Cutter,
     manifest: Manifest,
     summary: PatchifySummary,
     pool: Executor,
     show_progress: bool,
 ) -> None:
     """Does what an interrupted run has left."""
-    cutter, tasks = Cutter(survey.reader, grid), list_tasks(survey.photos, grid)
+    grid, tasks = cutter.grid, list_tasks(survey.photos, cutter.grid)
 
     def write(task: Task) -> Result:
         return cutter.write(task, manifest.folder)
@@ -172,6 +175,7 @@ def check_photos(
     *,
     group: str = "keep",
     mask_format: str = "auto",
+    black_is_nodata: bool = True,
     workers: int = 2,
     show_progress: bool = False,
 ) -> PatchifySummary:
@@ -183,6 +187,7 @@ def check_photos(
         grid: where the patches lie.
         group: folders of the patches, see ``make_survey``.
         mask_format: see ``MaskReader``.
+        black_is_nodata: see ``Cutter``.
         workers: threads.
         show_progress: whether to draw a bar on stderr.
 
@@ -194,7 +199,8 @@ def check_photos(
     with _threads(workers) as pool:
         survey = make_survey(source, classes, group=group, mask_format=mask_format, pool=pool)
         summary = _begin(survey)
-        cutter, tasks = Cutter(survey.reader, grid), list_tasks(survey.photos, grid)
+        cutter = Cutter(survey.reader, grid, black_is_nodata=black_is_nodata)
+        tasks = list_tasks(survey.photos, grid)
         for _, result in _run(tasks, cutter.weigh, pool, 0, show_progress):
             summary.add(result)
     try:
@@ -255,13 +261,14 @@ def _refuse(problems: list[str], consequence: str) -> None:
         raise BadFileError(f"{problems[0]}{more}; {consequence}")
 
 
-def _settings(survey: Survey, grid: Grid, group: str) -> dict[str, Any]:
+def _settings(cutter: Cutter, group: str) -> dict[str, Any]:
     return {
         "version": _FORMAT_VERSION,
-        **{f"patch {name}": value for name, value in asdict(grid).items()},
+        **{f"patch {name}": value for name, value in asdict(cutter.grid).items()},
         "group": group,
-        "mask format": survey.reader.mask_format,
-        "class mapping": survey.reader.classes.to_dict(),
+        "mask format": cutter.reader.mask_format,
+        "black is nodata": cutter.black_is_nodata,
+        "class mapping": cutter.reader.classes.to_dict(),
     }
 
 

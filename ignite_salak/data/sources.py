@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
+from ignite_salak.data.decoding import BadFileError, MaskReader, read_image, read_photo
 from ignite_salak.data.ortho_masks import MaskTable, OrthoMask
 from ignite_salak.data.orthomosaics import OrthoImage
 
@@ -33,7 +33,6 @@ class Header:
         large: to be read by strips: it is georeferenced, has a nodata value, or is too large to be
             decoded at once.
         orientation: EXIF orientation; 1 is upright.
-        transparent: whether there may be transparent pixels.
     """
 
     path: Path
@@ -41,7 +40,6 @@ class Header:
     width: int
     large: bool = False
     orientation: int = 1
-    transparent: bool = False
 
     @property
     def size(self) -> str:
@@ -85,9 +83,12 @@ class ImageSource:
     """
 
     def __init__(self, header: Header) -> None:
-        self._ortho = OrthoImage(header.path) if header.large else None
-        self._pixels = np.empty(0) if header.large else read_image(header.path)
-        self._transparent = header.transparent
+        self._ortho: OrthoImage | None = None
+        self._opaque: np.ndarray | None = None
+        if header.large:
+            self._ortho = OrthoImage(header.path)
+        else:
+            self._pixels, self._opaque = read_photo(header.path)
 
     def read(self, top: int, bottom: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns some rows.
@@ -98,8 +99,8 @@ class ImageSource:
         """
         if self._ortho is not None:
             return self._ortho.read(top, bottom)
-        pixels = self._pixels[top:bottom]
-        return pixels, np.any(pixels, axis=2) if self._transparent else None
+        opaque = self._opaque
+        return self._pixels[top:bottom], None if opaque is None else opaque[top:bottom]
 
     def close(self) -> None:
         """Closes the file."""
@@ -148,7 +149,6 @@ def _header(path: Path, image: Image.Image) -> Header:
         height,
         width,
         orientation=orientation if orientation in range(1, 9) else 1,
-        transparent=image.has_transparency_data,
     )
 
 

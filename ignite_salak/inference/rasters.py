@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from ignite_salak.data.decoding import BadFileError, read_image
+from ignite_salak.data.decoding import BadFileError, read_photo
 from ignite_salak.data.orthomosaics import OrthoImage, open_raster, rasterio_for
 
 __all__ = ["GeoRaster", "Photo", "Picture", "open_picture", "rasterio_for"]
@@ -23,7 +23,6 @@ __all__ = ["GeoRaster", "Photo", "Picture", "open_picture", "rasterio_for"]
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}  # scale, tie points, transformation, keys of GeoTIFF
 _PHOTO_PIXELS = 50_000_000  # a larger TIFF is read by rows even if it has no georeference
-_EXIF_ORIENTATION = 0x0112
 
 # Read failures of GDAL are RasterioIOError, which is an OSError; so are Pillow's.
 _OPEN_ERRORS = (OSError, SyntaxError, ValueError)
@@ -102,10 +101,10 @@ class Photo(Picture):
     """
 
     def __init__(self, path: Path, *, black_is_nodata: bool = False) -> None:
-        pixels = read_image(path)
+        pixels, opaque = read_photo(path)
         super().__init__(path, *pixels.shape[:2], black_is_nodata=black_is_nodata)
         self._pixels = pixels
-        self._opaque = _opaque(path)
+        self._opaque = opaque
 
     def _read(self, top: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = self._pixels[top : top + rows].transpose(2, 0, 1)
@@ -211,14 +210,3 @@ def _told_by_gdal(path: Path) -> bool:
             return not dataset.transform.is_identity or dataset.nodata is not None
     except (ImportError, BadFileError):
         return False
-
-
-def _opaque(path: Path) -> np.ndarray | None:
-    """Pixels of a photo that are not fully transparent, upright; None if it has none."""
-    with Image.open(path) as image:
-        if not image.has_transparency_data:
-            return None
-        alpha = image.convert("RGBA").getchannel("A")
-        # Of all EXIF tags only this one, because exif_transpose fails on odd ones.
-        alpha.getexif()[_EXIF_ORIENTATION] = image.getexif().get(_EXIF_ORIENTATION, 1)
-    return np.asarray(ImageOps.exif_transpose(alpha)) > 0

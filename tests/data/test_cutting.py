@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ignite_salak.data.cutting import Cutter, list_tasks
@@ -9,6 +10,7 @@ from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.grid import Grid
 from ignite_salak.data.sources import Header, read_header
 from ignite_salak.data.survey import Photo
+from ignite_salak.pseudo_labels import content_mask
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(1, 256, (40, 56, 3)).astype(np.uint8)
@@ -98,6 +100,48 @@ def test_transparent_pixels_are_unlabelled(tmp_path, save, classes):
     written = read(tmp_path / "masks" / "t_patch_000_000.png")
     assert (written[:5] == 255).all()
     np.testing.assert_array_equal(written[5:40, :56], LABELS[5:])
+
+
+class TestBlackAsContent:
+    """Rows 0 to 4 of the photo are black, of which, if any, rows 0 and 1 are transparent."""
+
+    @pytest.fixture(params=["jpg-like", "transparent"])
+    def cut(self, request, tmp_path, save, classes):
+        pixels = PIXELS.copy()
+        pixels[:5] = 0
+        first = 0
+        if request.param == "transparent":
+            pixels = np.concatenate([pixels, np.full((40, 56, 1), 255, np.uint8)], axis=2)
+            pixels[:2, :, 3], first = 0, 2
+        image = read_header(save(tmp_path / "b.png", pixels))
+        mask = read_header(save(tmp_path / "m.png", LABELS))
+
+        def call(**options):
+            (task,) = list_tasks([Photo("", image, mask)], Grid(64, 64))
+            result = Cutter(MaskReader(classes), Grid(64, 64), **options).write(task, tmp_path)
+            assert result.patches == 1
+            folders = (tmp_path / "images", tmp_path / "masks")
+            return first, *(read(folder / "b_patch_000_000.png") for folder in folders)
+
+        return call
+
+    def test_black_stays_black_unless_asked(self, cut):
+        first, image, mask = cut()
+        assert not image[:5].any()
+        assert (mask[:first] == 255).all()
+        np.testing.assert_array_equal(mask[first:40, :56], LABELS[first:])
+
+    def test_only_padding_and_transparent_pixels_stay_black(self, cut):
+        first, image, mask = cut(black_is_nodata=False)
+        assert (image[first:5, :56] == 1).all()
+        assert not image[:first].any() and not image[40:].any() and not image[:, 56:].any()
+        np.testing.assert_array_equal(image[5:40, :56], PIXELS[5:])
+        np.testing.assert_array_equal(mask[first:40, :56], LABELS[first:])
+
+    def test_training_takes_it_for_content(self, cut):
+        first, image, _ = cut(black_is_nodata=False)
+        content = content_mask(torch.tensor(image).permute(2, 0, 1)[None])[0].numpy()
+        assert content[first:40, :56].all() and content.sum() == (40 - first) * 56
 
 
 def test_a_bad_photo_is_a_result(tmp_path, photo, classes):

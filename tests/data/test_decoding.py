@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ignite_salak.classes import ClassMap
-from ignite_salak.data.decoding import BadFileError, MaskReader, read_image
+from ignite_salak.data.decoding import BadFileError, MaskReader, read_image, read_photo
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, (12, 10)).astype(np.uint8)
@@ -72,6 +72,19 @@ class TestImages:
         grey = Image.fromarray(np.array([[(90, 0), (90, 255)]], np.uint8), "LA")
         image = read_image(save(tmp_path / "la.png", grey))
         np.testing.assert_array_equal(image, [[(0, 0, 0), (90, 90, 90)]])
+
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_black_is_not_transparent(self, tmp_path, save, orientation):
+        pixels = np.zeros((2, 3, 4), np.uint8)
+        pixels[..., 3] = [[255, 0, 255], [0, 255, 255]]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = save(tmp_path / "a.png", pixels, exif=exif)
+        image, opaque = read_photo(path)
+        expected = pixels[..., 3] > 0 if orientation == 1 else np.rot90(pixels[..., 3] > 0, -1)
+        np.testing.assert_array_equal(opaque, expected)
+        assert image.shape == (*expected.shape, 3) and not image.any()
+        assert read_photo(save(tmp_path / "b.png", pixels[..., :3]))[1] is None
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
     @pytest.mark.parametrize("orientation", range(1, 9))

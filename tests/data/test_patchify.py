@@ -233,6 +233,17 @@ def test_a_black_photo_loses_its_empty_patches(tmp_path, save, classes):
     assert files == ["images/a_patch_001_001.png", "masks/a_patch_001_001.png"]
 
 
+def test_a_black_photo_keeps_its_patches_where_black_is_content(tmp_path, save, classes):
+    save(tmp_path / "in" / "images" / "a.png", np.zeros((40, 48, 3), np.uint8))
+    options = (classes, Grid(16, 16))
+    expected = check_photos(tmp_path / "in", *options, black_is_nodata=False)
+    summary = patchify(tmp_path / "in", tmp_path / "out", *options, black_is_nodata=False)
+    for each in (expected, summary):
+        assert (each.patches, each.dropped) == (9, 0)
+    settings = json.loads((tmp_path / "out" / "patchify.json").read_text("utf-8"))["settings"]
+    assert settings["black is nodata"] is False
+
+
 def test_the_summary_is_written_too(tmp_path, source, classes):
     patchify(source, tmp_path / "out", classes, GRID)
     report = json.loads((tmp_path / "out" / "patchify.json").read_text(encoding="utf-8"))
@@ -291,6 +302,7 @@ class TestResume:
             ({"grid": Grid(SIZE, SIZE, "shift")}, "begun with patch edge pad, now it is shift"),
             ({"group": "source"}, "begun with group keep, now it is source"),
             ({"mask_format": "color"}, "begun with mask format index, now it is color"),
+            ({"black_is_nodata": False}, "begun with black is nodata true, now it is false"),
         ],
     )
     def test_other_settings_are_refused(self, tmp_path, source, classes, broken, other, message):
@@ -376,6 +388,17 @@ class TestGeoTIFF:
         assert (mask[:20] == 255).all()
         assert (mask[300:] == 255).all() and (mask[:, 50:] == 255).all()
         np.testing.assert_array_equal(mask[20:300, :50], self.labels[20:])
+
+    def test_black_that_is_no_nodata_becomes_content(self, tmp_path, ortho, classes):
+        rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+        with rasterio.open(ortho / "images" / "field.tif", "r+") as file:
+            file.nodata = 255
+        grid = Grid(16, 16)
+        summary = patchify(ortho, tmp_path / "out", classes, grid, black_is_nodata=False)
+        assert (summary.patches, summary.dropped) == (19 * 4, 0)
+        image = self.whole(tmp_path / "out" / "images", lambda p: np.asarray(Image.open(p)), 0)
+        assert (image[:20, :50] == 1).all()
+        assert not image[300:].any() and not image[:, 50:].any()
 
     def whole(self, folder, read, fill):
         result = np.full((304, 64, 3) if fill == 0 else (304, 64), fill, np.uint8)

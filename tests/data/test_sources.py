@@ -18,7 +18,7 @@ class TestHeaders:
     def test_size(self, tmp_path, save, name):
         header = read_header(save(tmp_path / name, PIXELS))
         assert (header.height, header.width, header.size) == (12, 9, "9 x 12")
-        assert not header.large and not header.transparent and header.orientation == 1
+        assert not header.large and header.orientation == 1
 
     @pytest.mark.parametrize("orientation", [*range(1, 9), 99])
     def test_size_once_upright(self, tmp_path, save, orientation):
@@ -28,13 +28,6 @@ class TestHeaders:
         header = read_header(path)
         assert (header.height, header.width) == read_image(path).shape[:2]
         assert header.orientation == (1 if orientation == 99 else orientation)
-
-    def test_transparency(self, tmp_path, save):
-        rgba = Image.fromarray(PIXELS).convert("RGBA")
-        assert read_header(save(tmp_path / "a.png", rgba)).transparent
-        palette = Image.fromarray(PIXELS).quantize(4)
-        assert not read_header(save(tmp_path / "b.png", palette)).transparent
-        assert read_header(save(tmp_path / "c.png", palette, transparency=0)).transparent
 
     @pytest.mark.parametrize("tag", [33550, 42113])
     def test_georeference_and_nodata_make_it_large(self, tmp_path, save, tag):

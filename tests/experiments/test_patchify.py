@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.console import run_script
 from experiments.patchify import listed, main
@@ -54,6 +55,15 @@ def test_cuts_and_prints(tmp_path, run):
 def test_stride_and_edge(tmp_path, run):
     assert run("--patch-size=32", "--stride=8", "--edge=drop")[0] == 0
     assert len(scan_patches(tmp_path / "out")) == 2 * 2 * 4
+
+
+def test_black_as_content(tmp_path, photos, save, run):
+    save(photos / "images" / "night.png", np.zeros((32, 32, 3), np.uint8))
+    _, printed, _ = run("--patch-size=32", "--check", "--no-black-is-nodata", output=False)
+    assert "would become 9 patches" in printed and "; 0 empty ones dropped" in printed
+    status, printed, _ = run("--patch-size=32", "--no-black-is-nodata")
+    assert (status, "-> 9 patches" in printed, "0 empty ones" in printed) == (0, True, True)
+    assert (np.asarray(Image.open(tmp_path / "out/images/night_patch_000_000.png")) == 1).all()
 
 
 @pytest.mark.parametrize(
