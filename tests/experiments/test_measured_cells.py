@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ STUDIES = {
     "dubai_long": "compare_dubai_long.json",
     "dubai_other_photos": "compare_dubai_other_photos.json",
     "dubai_third_photos": "compare_dubai_other_photos.json",
+    "dubai_fourth_photos": "compare_dubai_other_photos.json",
     "dubai_v3_switches": "v3_switches_dubai.json",
     "dubai_v4": "ablate_v4_dubai.json",
 }
@@ -96,3 +98,46 @@ def test_the_page_of_results_says_what_the_draws_say_together():
     [table] = [part for part in page.split("\n\n") if part.startswith("| draw |")]
     for row in table.splitlines():
         assert row in results
+
+
+README_ROWS = {
+    "supervised, without class weights": ("supervised",),
+    "V4": ("v4",),
+    "V3, without class weights": ("v3",),
+    "V3, with class weights": ("v3_weighted",),
+    "DiverseNet: freezing, dropout": ("diversenet_freezing", "diversenet_dropout"),
+    "S4GAN with V4's network": ("s4gan_v1_deeplabv3plus", "s4gan_v2_deeplabv3plus"),
+    "S4GAN with its own": ("s4gan_v1", "s4gan_v2"),
+    "supervised, all 48 photos": ("supervised",),
+}
+README_COLUMNS = (
+    ("dubai", "labeled_4"),
+    ("dubai", "labeled_8"),
+    *((draw, "labeled_4") for draw in DRAWS),
+)
+
+
+def test_the_table_of_the_readme_says_their_means_and_deviations():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    _, _, rest = readme.partition("| recipe | four labelled photos |")
+    rows = [line.replace("**", "") for line in rest.split("\n\n")[0].splitlines()[2:]]
+    assert len(rows) == len(README_ROWS)
+    for row, (label, recipes) in zip(rows, README_ROWS.items(), strict=True):
+        first, *said = (value.strip() for value in row.strip("|").split("|"))
+        assert first.startswith(label)
+        for value, (folder, listing) in zip(said, README_COLUMNS, strict=True):
+            if label.startswith("supervised, all"):
+                listing = {"labeled_4": "labeled_all"}.get(listing, "none")
+            found = [_said(CELLS / folder / recipe / listing) for recipe in recipes]
+            assert value in ((", ".join(found),) if found[0] else ("", "not run"))
+
+
+def _said(folder):
+    """What the seeds of one recipe and list have: mean and deviation, or one figure and a star."""
+    cells = [json.loads(path.read_text("utf-8")) for path in folder.glob("seed_*/cell.json")]
+    scores = [cell["last"]["mIoU"] for cell in cells]
+    if not scores:
+        return ""
+    if len(scores) == 1:
+        return f"{scores[0]:.3f} *"
+    return f"{mean(scores):.3f} ± {stdev(scores):.3f}"
