@@ -38,7 +38,8 @@ class DataOptions:
     num_classes: int | None = None
     """Number of classes, background included; must agree with the class mapping."""
     labeled_files: Path | None = None
-    """Text file of source images whose masks may be used; all if not given."""
+    """Text file of source images, or of single patches, whose masks may be used; all if not
+    given."""
     val_files: Path | None = None
     """Text file of source images for validation, instead of --val-split."""
     val_split: float = 0.2

@@ -28,12 +28,12 @@ class PatchOptions:
     class_mapping: Path | None = None
     """CSV that must agree with the checkpoint's classes; DATA_ROOT/class_mapping.csv, if there."""
     val_files: Path | None = None
-    """Text file of the source images to judge on."""
+    """Text file of the source images, or single patches, to judge on."""
     labeled_files: Path | None = None
     """The same under the name of the other list; give one of the two."""
     pool: Literal["validation", "labeled", "unlabeled", "all"] | None = None
-    """Source images of that training pool, where no list is given; unlabeled: neither trained with
-    masks nor validated on. Default: validation, or unlabeled with --pseudo-labels."""
+    """That pool of the training, where no list is given; unlabeled: neither trained with masks nor
+    validated on. Default: validation, or unlabeled with --pseudo-labels."""
     mask_format: Literal["auto", "color", "index"] = "auto"
     """How RGB masks with three equal channels are read."""
     skip_bad_files: bool = False
@@ -97,14 +97,18 @@ def choose_patches(
     """
     listing = options.listing()
     pool = options.pool or ("unlabeled" if pseudo_labels else "validation")
+    trained_on = _trained_on(index, facts)
     if listing is not None:
-        sources = np.unique(index.source_ids[masked_patches(index, listing)])
+        patches = masked_patches(index, listing)
+        in_pool = np.isin(index.source_ids, index.source_ids[patches]) & ~index.has_mask
+        in_pool[patches] = True
         label = f"source images of {listing}"
     else:
-        sources = _pool_sources(index, pool, facts)
+        in_pool = np.isin(index.source_ids, _pool_sources(index, pool, facts))
+        if pool in ("labeled", "unlabeled"):
+            in_pool &= trained_on if pool == "labeled" else ~trained_on
+        patches = np.flatnonzero(in_pool & index.has_mask)
         label = f"source images of the pool '{pool}'"
-    in_pool = np.isin(index.source_ids, sources)
-    patches = np.flatnonzero(in_pool & index.has_mask)
     if not len(patches):
         raise FileNotFoundError(
             f"none of the {in_pool.sum():,} patches of the {label} under {index.root} has a mask, "
@@ -115,14 +119,26 @@ def choose_patches(
     if in_pool.sum() > len(patches):
         count = f"{in_pool.sum() - len(patches):,}"
         _LOGGER.warning("%s further patches have no mask and cannot be judged", count)
-    trained_on = set(facts.get("sources", {}).get("labelled", ()))
-    seen = sum(index.source_name(source) in trained_on for source in sources.tolist())
-    if seen:
-        _LOGGER.warning("%d of %d source images were trained on with masks", seen, len(sources))
+    seen = np.unique(index.source_ids[patches[trained_on[patches]]])
+    if len(seen):
+        _LOGGER.warning(
+            "%d of %d source images were trained on with masks", len(seen), len(sources)
+        )
     return patches
 
 
+def _trained_on(index: PatchIndex, facts: dict[str, Any]) -> np.ndarray:
+    """Bool [N]: which patches the training had the masks of, by what the checkpoint remembers."""
+    if "labelled_patches" in facts:
+        names = set(facts["labelled_patches"])
+        return np.asarray([index.patch_name(patch) in names for patch in range(len(index))])
+    sources = set(facts.get("sources", {}).get("labelled", ()))
+    labeled = [index.source_name(source) in sources for source in range(len(index.sources))]
+    return np.asarray(labeled)[index.source_ids]
+
+
 def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.ndarray:
+    """The source images of a pool; where single patches were labelled, labelled ones in both."""
     every = np.arange(len(index.sources))
     if pool == "all":
         return every
@@ -134,6 +150,8 @@ def _pool_sources(index: PatchIndex, pool: str, facts: dict[str, Any]) -> np.nda
     remembered = {kind: set(facts["sources"][kind]) for kind in ("labelled", "validation")}
     names = [index.source_name(source) for source in every.tolist()]
     if pool == "unlabeled":
+        if "labelled_patches" in facts:
+            remembered["labelled"] = set()
         used = set().union(*remembered.values())
         found = every[[name not in used for name in names]]
         if not len(found):

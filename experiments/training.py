@@ -165,6 +165,9 @@ def train(
         "input_size": options.data.input_size,
         "sources": {pool: sources[pool] for pool in ("labelled", "validation")},
     }
+    chosen_patches = data.split.chosen_patches(data.index)
+    if chosen_patches:
+        facts["labelled_patches"] = chosen_patches
 
     def thresholds() -> dict[str, float]:
         values = recipe.thresholds

@@ -94,6 +94,11 @@ class PatchIndex:
         folder = self.mask_folders[int(self.folder_ids[patch])]
         return self.root / folder / str(self.masks[patch])
 
+    def patch_name(self, patch: int) -> str:
+        """Folder and name of a patch's image, without suffix, as lists and checkpoints name it."""
+        stem = str(self.images[patch]).rpartition(".")[0]
+        return f"{self.folders[int(self.folder_ids[patch])]}/{stem}".lstrip("/")
+
     def source_name(self, source: int) -> str:
         """Folder and name of a source image, for messages."""
         folder, name = self.sources[source]

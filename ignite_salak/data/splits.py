@@ -1,10 +1,11 @@
-"""Labelled, validation and unlabelled patches, divided by source image, never by patch."""
+"""Labelled, validation and unlabelled patches; validation never shares a source image."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,17 @@ class Split:
             for pool, patches in self._pools().items()
         }
 
+    def chosen_patches(self, index: PatchIndex) -> list[str]:
+        """Returns the names of the labelled patches, where they were chosen one by one.
+
+        That is where masks of their own source images are left to the unlabelled pool; empty where
+        the source images alone say what is labelled.
+        """
+        left = self.unlabeled[index.has_mask[self.unlabeled]]
+        if not np.isin(index.source_ids[left], index.source_ids[self.labeled]).any():
+            return []
+        return [index.patch_name(patch) for patch in self.labeled.tolist()]
+
     def describe(self, index: PatchIndex) -> str:
         """Returns one line per pool: patches and source images."""
         sources = self.sources(index)
@@ -78,11 +90,12 @@ class Split:
 def masked_patches(
     index: PatchIndex, labeled_files: Path | None = None, val_files: Path | None = None
 ) -> np.ndarray:
-    """Returns the patches whose masks a run may read: those of listed sources, or all.
+    """Returns the patches whose masks a run may read: those that are listed, or all.
 
     Args:
         index: the patches.
-        labeled_files: text file of source images that may be used with masks, or None for all.
+        labeled_files: text file of source images, or single patches, that may be used with masks;
+            None for all.
         val_files: text file of validation source images, or None.
 
     Returns:
@@ -90,11 +103,9 @@ def masked_patches(
 
     Raises:
         FileNotFoundError: there is no such list, or no mask at all.
-        ValueError: a listed name matches no source image, or none with a mask.
+        ValueError: a listed name matches no source image and no patch, or none with a mask.
     """
-    labeled, validation = _listed_sources(index, labeled_files, val_files)
-    sources = np.union1d(labeled, validation)
-    patches = np.flatnonzero(index.has_mask & np.isin(index.source_ids, sources))
+    patches = np.union1d(*_listed_patches(index, labeled_files, val_files))
     if not len(patches):
         raise FileNotFoundError(
             f"data root {index.root} holds no mask; expected <folder>/masks/<stem>.png or "
@@ -124,7 +135,8 @@ def split_patches(
         counts: pixels per patch and class, integer [N, C].
         labeled_files: text file of the source images that may be used with masks, one a line,
             ``name`` or ``folder/name``, extension ignored; None for all that have masks. A name
-            without folder means every source image of that name that has a mask.
+            without folder means every source image of that name that has a mask. A line may name
+            a single patch instead: the others of its source image are then unlabelled.
         val_files: text file of the validation source images, or None.
         val_fraction: share of the labelled source images held out where ``val_files`` is None.
         seed: seed of the run.
@@ -132,11 +144,13 @@ def split_patches(
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: a list names no known source image, the two lists overlap, or there are too few
+        ValueError: a list names nothing that is known, the two lists overlap, or there are too few
             labelled source images.
     """
-    labeled, validation = _listed_sources(index, labeled_files, val_files)
-    both = np.intersect1d(labeled, validation)
+    labeled, validation = _listed_patches(index, labeled_files, val_files)
+    sources = np.unique(index.source_ids[labeled])
+    held_out = np.unique(index.source_ids[validation])
+    both = np.intersect1d(sources, held_out)
     if len(both):
         raise ValueError(
             f"source image {index.source_name(int(both[0]))} is in {labeled_files} and in "
@@ -144,16 +158,17 @@ def split_patches(
         )
     usable = np.ones(len(index), dtype=bool)
     usable[list(excluded)] = False
-    present = _class_presence(index, counts, labeled)
     if val_files is None:
-        validation = _draw_validation(index, labeled, present, val_fraction, seed)
-        labeled = np.setdiff1d(labeled, validation)
-    in_validation = np.isin(index.source_ids, validation)
-    is_labeled = np.isin(index.source_ids, labeled) & index.has_mask
+        present = _class_presence(index, counts, sources)
+        held_out = _draw_validation(index, sources, present, val_fraction, seed)
+        is_held_out = np.isin(index.source_ids[labeled], held_out)
+        labeled, validation = labeled[~is_held_out], labeled[is_held_out]
+    free = usable & ~np.isin(index.source_ids, held_out)
+    free[labeled] = False
     split = Split(
-        labeled=np.flatnonzero(usable & is_labeled),
-        validation=np.flatnonzero(usable & in_validation & index.has_mask),
-        unlabeled=np.flatnonzero(usable & ~in_validation & ~is_labeled),
+        labeled=labeled[usable[labeled]],
+        validation=validation[usable[validation]],
+        unlabeled=np.flatnonzero(free),
     )
     for name, pool in (("labelled", split.labeled), ("validation", split.validation)):
         if not len(pool):
@@ -229,19 +244,60 @@ def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.nd
     return np.sort(np.delete(patches, left))
 
 
-def _listed_sources(
+def _listed_patches(
     index: PatchIndex, labeled_files: Path | None, val_files: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    masked = np.unique(index.source_ids[index.has_mask])
+    """Patches with masks that the lists name: labelled ones, and those of validation images."""
+    masked = np.flatnonzero(index.has_mask)
     validation = np.empty(0, dtype=np.int64)
     if val_files is not None:
-        validation = _match(index, val_files, masked)
+        validation = _match(index, val_files, single_patches=False)
     if labeled_files is not None:
-        return _match(index, labeled_files, masked), validation
-    return np.setdiff1d(masked, validation), validation
+        return _match(index, labeled_files, single_patches=True), validation
+    held_out = np.isin(index.source_ids[masked], index.source_ids[validation])
+    return masked[~held_out], validation
 
 
-def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
+def _match(index: PatchIndex, listing: Path, *, single_patches: bool) -> np.ndarray:
+    """Patches with masks of the listed source images, and those that are listed one by one."""
+    masked_sources = np.unique(index.source_ids[index.has_mask])
+    sources_by_name = _by_name(map(index.source_name, range(len(index.sources))))
+    patches_by_name: dict[str, list[int]] = {}
+    sources: list[int] = []
+    patches: list[int] = []
+    for where, entry, name in _entries(listing):
+        if name in sources_by_name:
+            # Cameras number from one again: another flight may have a photo of that name, unmasked.
+            usable = np.intersect1d(sources_by_name[name], masked_sources)
+            if not len(usable):
+                raise ValueError(f"{where}: source image {entry!r} has no mask")
+            sources.extend(usable.tolist())
+            continue
+        patches_by_name = patches_by_name or _by_name(map(index.patch_name, range(len(index))))
+        if name not in patches_by_name:
+            raise ValueError(
+                f"{where}: no source image or patch named {entry!r} under {index.root}; there are "
+                f"{len(index.sources)} source images, such as {index.source_name(0)}"
+            )
+        if not single_patches:
+            source = index.source_name(int(index.source_ids[patches_by_name[name][0]]))
+            raise ValueError(
+                f"{where}: {entry!r} is one patch of {source}: validation holds out whole source "
+                "images; list these"
+            )
+        masked = [patch for patch in patches_by_name[name] if index.has_mask[patch]]
+        if not masked:
+            raise ValueError(f"{where}: patch {entry!r} has no mask")
+        patches.extend(masked)
+    if not sources and not patches:
+        raise ValueError(f"list of source images {listing} names none")
+    listed = np.isin(index.source_ids, sources) & index.has_mask
+    listed[patches] = True
+    return np.flatnonzero(listed)
+
+
+def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each entry of a list stands, the entry, and the name that it is looked up by."""
     try:
         lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -250,30 +306,20 @@ def _match(index: PatchIndex, listing: Path, masked: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"list of source images {listing} is not UTF-8 text ({error}); save it as UTF-8"
         ) from error
-    by_name: dict[str, list[int]] = {}
-    for source, (_, name) in enumerate(index.sources):
-        by_name.setdefault(name.casefold(), []).append(source)
-        by_name.setdefault(index.source_name(source).casefold(), []).append(source)
-    found: list[int] = []
+    suffix = re.compile(f"({'|'.join(map(re.escape, _LISTED_SUFFIXES))})$")
     for number, line in enumerate(lines, start=1):
         entry = line.strip().replace("\\", "/")
-        if not entry or entry.startswith("#"):
-            continue
-        name = re.sub(f"({'|'.join(map(re.escape, _LISTED_SUFFIXES))})$", "", entry.casefold())
-        matches = by_name.get(name, [])
-        if not matches:
-            raise ValueError(
-                f"{listing}, line {number}: no source image named {entry!r} under {index.root}; "
-                f"there are {len(index.sources)}, such as {index.source_name(0)}"
-            )
-        # Cameras number from one again: another flight may have a photo of that name, unmasked.
-        usable = np.intersect1d(matches, masked)
-        if not len(usable):
-            raise ValueError(f"{listing}, line {number}: source image {entry!r} has no mask")
-        found.extend(usable.tolist())
-    if not found:
-        raise ValueError(f"list of source images {listing} names none")
-    return np.unique(found)
+        if entry and not entry.startswith("#"):
+            yield f"{listing}, line {number}", entry, suffix.sub("", entry.casefold())
+
+
+def _by_name(names: Iterable[str]) -> dict[str, list[int]]:
+    """Positions of names, by the name with and without its folder, in lower case."""
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        for key in {name.casefold(), name.rpartition("/")[2].casefold()}:
+            found.setdefault(key, []).append(position)
+    return found
 
 
 def _class_presence(index: PatchIndex, counts: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -253,10 +253,14 @@ class TestLists:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("DJI_1\n\nDJI_999.JPG\n", r"line 3: no source image named 'DJI_999\.JPG'"),
+            ("DJI_1\n\nDJI_999.JPG\n", r"line 3: no source image or patch named 'DJI_999\.JPG'"),
             ("f3/DJI_1.JPG\n", r"line 1: source image 'f3/DJI_1\.JPG' has no mask"),
             ("f9/DJI_1.JPG\n", "line 1: no source image"),
-            ("DJI_1_patch_000_000.png\n", "line 1: no source image"),
+            ("DJI_1_patch_000_009.png\n", "line 1: no source image or patch"),
+            (
+                "f3/DJI_1_patch_000_000.png\n",
+                "line 1: (patch .* has no mask|.* is one patch of f3/D)",
+            ),
             ("# none\n\n", "names none"),
             ("", "names none"),
         ],
@@ -267,6 +271,57 @@ class TestLists:
             with pytest.raises(ValueError, match=words) as caught:
                 function(index, **{kind: write(text)})
             assert "list.txt" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "f1/DJI_1_patch_000_001.png\nf2/DJI_95_patch_000_002\nf1/DJI_4\n",
+            "DJI_4.JPG\r\nF1\\dji_1_PATCH_000_001.PNG\r\n# spread\r\nDJI_95_patch_000_002.tif\r\n",
+        ],
+    )
+    def test_single_patches(self, index, write, text):
+        lists = {"labeled_files": write(text, "labeled.txt"), "val_files": write("f2/DJI_100")}
+        split = split_patches(index, count_masks(index), **lists)
+        whole = ["f1/DJI_4_patch_000_000", "f1/DJI_4_patch_000_001"]
+        chosen = ["f1/DJI_1_patch_000_001", *whole, "f2/DJI_95_patch_000_002"]
+        assert [index.patch_name(patch) for patch in split.labeled.tolist()] == chosen
+        assert split.chosen_patches(index) == chosen
+        # The others of their photos are unlabelled, as are all that are not listed.
+        assert len(split.labeled) + len(split.unlabeled) + 3 == len(index)
+        assert sources_of(index, split.labeled) & sources_of(index, split.unlabeled)
+        masked = masked_patches(index, **lists)
+        np.testing.assert_array_equal(masked, np.union1d(split.labeled, split.validation))
+
+    def test_single_patches_with_a_drawn_validation(self, index, write):
+        listing = write("\n".join(f"f1/DJI_{photo}_patch_000_000.png" for photo in range(1, 11)))
+        split = split_patches(index, count_masks(index), labeled_files=listing)
+        # Masks that are not listed are read for no purpose.
+        read = np.union1d(split.labeled, split.validation)
+        np.testing.assert_array_equal(read, masked_patches(index, listing))
+        assert (len(split.labeled), len(split.validation)) == (8, 2)
+        kept_out = sources_of(index, split.validation)
+        assert not kept_out & (
+            sources_of(index, split.labeled) | sources_of(index, split.unlabeled)
+        )
+
+    @pytest.mark.parametrize("text", ["f1/DJI_3\nf2/DJI_95\n", None])
+    def test_source_images_alone_say_what_is_labelled(self, index, write, text):
+        labeled_files = None if text is None else write(text)
+        split = split_patches(index, count_masks(index), labeled_files=labeled_files)
+        assert split.chosen_patches(index) == []
+
+    def test_a_patch_of_a_validation_image_is_refused(self, index, write):
+        lists = {
+            "labeled_files": write("f2/DJI_100_patch_000_001", "labeled.txt"),
+            "val_files": write("f2/DJI_100", "val.txt"),
+        }
+        with pytest.raises(ValueError, match=r"f2/DJI_100 is in .*labeled\.txt and in"):
+            split_patches(index, count_masks(index), **lists)
+
+    def test_validation_holds_out_whole_source_images(self, index, write):
+        words = "is one patch of f2/DJI_100: validation holds out whole source images"
+        with pytest.raises(ValueError, match=words):
+            masked_patches(index, val_files=write("DJI_100_patch_000_001.png"))
 
     @pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
     def test_other_encodings_are_refused_by_name(self, index, write, encoding):

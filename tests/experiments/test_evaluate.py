@@ -208,6 +208,38 @@ def test_lists(run, shared_plantation, tmp_path, capsys, flag):
     assert "1 of 2 source images were trained on" in capsys.readouterr().err
 
 
+def test_a_model_that_was_trained_with_single_patches(
+    shared_plantation, tiny_flags, tmp_path, capsys
+):
+    index = scan_patches(shared_plantation.root)
+    names = [index.patch_name(patch) for patch in range(len(index))]
+    whole = [name for name in names if f"/{LABELED}_" in name]
+    chosen = [*whole[:5], next(name for name in names if f"/{SPARE}_" in name)]
+    listing, run_folder = tmp_path / "labeled.txt", tmp_path / "run"
+    listing.write_text("\n".join(chosen), "utf-8")
+    (tmp_path / "val.txt").write_text("\n".join(VALIDATION), "utf-8")
+    flags = [
+        *(f"--data-root={shared_plantation.root}", f"--checkpoint-dir={run_folder}"),
+        *(f"--labeled-files={listing}", f"--val-files={tmp_path / 'val.txt'}"),
+    ]
+    assert run_script(train_v3.main, [*tiny_flags, *flags]) == 0
+    config = json.loads((run_folder / "config.json").read_text("utf-8"))
+    assert config["labelled_patches"] == chosen
+    for flag, patches, warning in (
+        ("--pool=labeled", 6, "2 of 2 source images were trained on"),
+        ("--pool=unlabeled", 26, "64 further patches have no mask"),
+        ("--pool=validation", 32, ""),
+        (f"--labeled-files={listing}", 6, "2 of 2 source images were trained on"),
+    ):
+        capsys.readouterr()
+        model = run_folder / "best_model_ema.pth"
+        assert evaluate(model, shared_plantation.root, tmp_path / "out", flag) == 0
+        assert read_metrics(tmp_path / "out")["patches"] == patches
+        said = capsys.readouterr().err
+        assert warning in said
+        assert ("were trained on" in said) == warning.endswith("trained on")
+
+
 # Prediction
 
 
