@@ -22,6 +22,7 @@ STUDIES = {
     "dubai_other_photos": "compare_dubai_other_photos.json",
     "dubai_third_photos": "compare_dubai_other_photos.json",
     "dubai_fourth_photos": "compare_dubai_other_photos.json",
+    "dubai_spread": "compare_dubai_spread.json",
     "dubai_v3_switches": "v3_switches_dubai.json",
     "dubai_v4": "ablate_v4_dubai.json",
 }
@@ -77,16 +78,17 @@ def test_the_page_of_results_says_its_scores(file):
 
 
 DRAWS = [name for name, study in STUDIES.items() if study == "compare_dubai_other_photos.json"]
+LISTS = {**{draw: draw for draw in DRAWS}, "dubai_spread": "dubai_spread_patches"}
 
 
-@pytest.mark.parametrize("draw", DRAWS)
-def test_a_draw_was_run_with_its_lists(draw):
-    lists = ROOT / "experiments" / "lists" / draw
+@pytest.mark.parametrize("cells", LISTS)
+def test_cells_were_run_with_the_lists_of_the_repository(cells):
+    lists = ROOT / "experiments" / "lists" / LISTS[cells]
     validation = (lists / "validation.txt").read_text("utf-8").split()
-    for file in (CELLS / draw).glob("*/*/*/cell.json"):
+    for file in (CELLS / cells).glob("*/*/*/cell.json"):
         result = json.loads(file.read_text("utf-8"))
         labeled = (lists / f"{result['list']}.txt").read_text("utf-8").split()
-        assert result["identity"]["labeled"] == labeled
+        assert result["identity"]["labeled"] == sorted(labeled)
         assert result["identity"]["validation"] == validation
 
 
