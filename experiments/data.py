@@ -20,14 +20,8 @@ from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
 from ignite_salak.data.patch_cache import PatchCache, open_cache
 from ignite_salak.data.patches import PatchIndex, scan_patches
-from ignite_salak.data.splits import (
-    Split,
-    diverse_patches,
-    masked_patches,
-    sample_patches,
-    sample_sources,
-    split_patches,
-)
+from ignite_salak.data.samples import diverse_patches, sample_patches, sample_sources
+from ignite_salak.data.splits import Split, masked_patches, split_patches
 from ignite_salak.handlers.panels import Gallery
 from ignite_salak.ranks import rank_count
 

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ignite_salak.data.flights import flight_order, source_totals
-from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
+from ignite_salak.data.listings import listed_patches
+from ignite_salak.data.patches import PatchIndex
 from ignite_salak.randomness import numpy_generator
 
-__all__ = [
-    "Split",
-    "diverse_patches",
-    "masked_patches",
-    "sample_patches",
-    "sample_sources",
-    "split_patches",
-]
+__all__ = ["Split", "masked_patches", "split_patches"]
 
 _LOGGER = logging.getLogger(__name__)
 _CANDIDATES = 200
-_WELL_SHOWN = 0.1  # of a patch's area; enough to judge a class by eye
-_LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".dng", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -176,74 +166,6 @@ def split_patches(
     return split
 
 
-def sample_patches(patches: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Returns a fixed random sample of at most ``size`` patches, sorted."""
-    if len(patches) <= size:
-        return patches
-    chosen = numpy_generator(seed, "sample").choice(len(patches), size, replace=False)
-    return patches[np.sort(chosen)]
-
-
-def sample_sources(index: PatchIndex, patches: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Returns a fixed random sample of at most ``size`` patches, spread over the source images.
-
-    No source image has two patches more than another one that has patches left.
-
-    Args:
-        index: all patches.
-        patches: the patches to choose from, int64 [M].
-        size: how many; all of them where there are no more.
-        seed: of the run.
-
-    Returns:
-        int64 [min(M, size)], sorted.
-    """
-    drawn = numpy_generator(seed, "sources").permutation(patches)
-    sources = index.source_ids[drawn]
-    by_source = np.argsort(sources, kind="stable")
-    _, first, counts = np.unique(sources[by_source], return_index=True, return_counts=True)
-    turn = np.empty(len(drawn), dtype=np.int64)  # how many of its source image come before it
-    turn[by_source] = np.arange(len(drawn)) - np.repeat(first, counts)
-    return np.sort(drawn[np.argsort(turn, kind="stable")[:size]])
-
-
-def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.ndarray:
-    """Chooses patches that together show as many classes as possible, rare ones first.
-
-    Greedy: a class is shown well by a patch of which it covers a tenth, or as much as it ever
-    does. The next patch is the one that adds most to how well the classes are shown, where a
-    class weighs one over the square root of its pixels. Once no patch adds anything, all classes
-    count as not shown again. Of equal patches the first is taken, so nothing is random.
-
-    Args:
-        counts: pixels per patch and class, int64 [N, C].
-        patches: the patches to choose from, int64 [M].
-        size: how many; all of them where there are no more.
-
-    Returns:
-        int64 [min(M, size)], sorted.
-    """
-    if len(patches) <= size:
-        return np.sort(patches)
-    pixels = counts[patches]
-    # Of the fullest patch, so that patches which are mostly padding show little.
-    shares = pixels / max(1, pixels.sum(axis=1).max())
-    best_shares = np.minimum(_WELL_SHOWN, shares.max(axis=0))
-    visible = np.minimum(1.0, shares / np.where(best_shares > 0, best_shares, 1.0))
-    weights = 1.0 / np.sqrt(np.maximum(1, pixels.sum(axis=0)))
-    shown = np.zeros(pixels.shape[1])
-    left = np.arange(len(patches))
-    while len(left) > len(patches) - size:
-        gains = np.maximum(0.0, visible[left] - shown) @ weights
-        if not gains.any() and shown.any():
-            shown[:] = 0.0
-            continue
-        position = int(gains.argmax())
-        shown = np.maximum(shown, visible[left[position]])
-        left = np.delete(left, position)
-    return np.sort(np.delete(patches, left))
-
-
 def _listed_patches(
     index: PatchIndex, labeled_files: Path | None, val_files: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -251,75 +173,11 @@ def _listed_patches(
     masked = np.flatnonzero(index.has_mask)
     validation = np.empty(0, dtype=np.int64)
     if val_files is not None:
-        validation = _match(index, val_files, single_patches=False)
+        validation = listed_patches(index, val_files, single_patches=False)
     if labeled_files is not None:
-        return _match(index, labeled_files, single_patches=True), validation
+        return listed_patches(index, labeled_files, single_patches=True), validation
     held_out = np.isin(index.source_ids[masked], index.source_ids[validation])
     return masked[~held_out], validation
-
-
-def _match(index: PatchIndex, listing: Path, *, single_patches: bool) -> np.ndarray:
-    """Patches with masks of the listed source images, and those that are listed one by one."""
-    masked_sources = np.unique(index.source_ids[index.has_mask])
-    sources_by_name = _by_name(map(index.source_name, range(len(index.sources))))
-    patches_by_name: dict[str, list[int]] = {}
-    sources: list[int] = []
-    patches: list[int] = []
-    for where, entry, name in _entries(listing):
-        if name in sources_by_name:
-            # Cameras number from one again: another flight may have a photo of that name, unmasked.
-            usable = np.intersect1d(sources_by_name[name], masked_sources)
-            if not len(usable):
-                raise ValueError(f"{where}: source image {entry!r} has no mask")
-            sources.extend(usable.tolist())
-            continue
-        patches_by_name = patches_by_name or _by_name(map(index.patch_name, range(len(index))))
-        if name not in patches_by_name:
-            raise ValueError(
-                f"{where}: no source image or patch named {entry!r} under {index.root}; there are "
-                f"{len(index.sources)} source images, such as {index.source_name(0)}"
-            )
-        if not single_patches:
-            source = index.source_name(int(index.source_ids[patches_by_name[name][0]]))
-            raise ValueError(
-                f"{where}: {entry!r} is one patch of {source}: validation holds out whole source "
-                "images; list these"
-            )
-        masked = [patch for patch in patches_by_name[name] if index.has_mask[patch]]
-        if not masked:
-            raise ValueError(f"{where}: patch {entry!r} has no mask")
-        patches.extend(masked)
-    if not sources and not patches:
-        raise ValueError(f"list of source images {listing} names none")
-    listed = np.isin(index.source_ids, sources) & index.has_mask
-    listed[patches] = True
-    return np.flatnonzero(listed)
-
-
-def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:
-    """Where each entry of a list stands, the entry, and the name that it is looked up by."""
-    try:
-        lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise FileNotFoundError(f"list of source images {listing} cannot be read") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"list of source images {listing} is not UTF-8 text ({error}); save it as UTF-8"
-        ) from error
-    suffix = re.compile(f"({'|'.join(map(re.escape, _LISTED_SUFFIXES))})$")
-    for number, line in enumerate(lines, start=1):
-        entry = line.strip().replace("\\", "/")
-        if entry and not entry.startswith("#"):
-            yield f"{listing}, line {number}", entry, suffix.sub("", entry.casefold())
-
-
-def _by_name(names: Iterable[str]) -> dict[str, list[int]]:
-    """Positions of names, by the name with and without its folder, in lower case."""
-    found: dict[str, list[int]] = {}
-    for position, name in enumerate(names):
-        for key in {name.casefold(), name.rpartition("/")[2].casefold()}:
-            found.setdefault(key, []).append(position)
-    return found
 
 
 def _class_presence(index: PatchIndex, counts: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""GeoTIFFs for the tests of data."""
+"""GeoTIFFs, an index and lists for the tests of data."""
 
 import numpy as np
 import pytest
+
+from tests.data.indexes import make_index
 
 
 @pytest.fixture
@@ -29,3 +31,26 @@ def geotiff(tmp_path):
         return path
 
     return save
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Two labelled flights, some photos in part, and one without masks, of the same names."""
+    return make_index(
+        tmp_path,
+        {
+            "f1": {f"DJI_{i}": "mm" if i % 3 else "m--" for i in range(1, 21)},
+            "f2": {f"DJI_{i}": "mmm" for i in range(95, 106)},
+            "f3": {f"DJI_{i}": "--" for i in range(1, 11)},
+        },
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_list(text, name="list.txt", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write_list

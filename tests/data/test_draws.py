@@ -9,7 +9,7 @@ from ignite_salak.data.draws import (
     share_distance,
     validation_draws,
 )
-from tests.data.test_splits import make_index
+from tests.data.indexes import make_index
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ignite_salak.data.flights import flight_order, source_totals
-from tests.data.test_splits import make_index
+from tests.data.indexes import make_index
 
 
 def test_photos_stand_in_the_order_of_their_numbers_folder_by_folder(tmp_path):

@@ -1,74 +1,18 @@
-"""No photo on both sides; blocks of neighbours; lists as people write them."""
-
-import itertools
+"""No photo on both sides; blocks of neighbours."""
 
 import numpy as np
 import pytest
 
-from ignite_salak.data.patches import PatchIndex, scan_patches
-from ignite_salak.data.splits import (
-    Split,
-    diverse_patches,
-    masked_patches,
-    sample_patches,
-    sample_sources,
-    split_patches,
-)
+from ignite_salak.data.patches import scan_patches
+from ignite_salak.data.splits import Split, masked_patches, split_patches
+from tests.data.indexes import make_index
 
 SEEDS = range(8)
-
-
-def make_index(root, folders):
-    """An index of {folder: {photo: "m-m"}}: one character a patch, "m" for one with a mask."""
-    images, masks, folder_ids, source_ids, sources = [], [], [], [], []
-    for folder_id, photos in enumerate(folders.values()):
-        for photo, kinds in photos.items():
-            sources.append((folder_id, photo))
-            for number, kind in enumerate(kinds):
-                name = f"{photo}_patch_000_{number:03d}.png"
-                images.append(name)
-                masks.append(name if kind == "m" else "")
-                folder_ids.append(folder_id)
-                source_ids.append(len(sources) - 1)
-    return PatchIndex(
-        root=root,
-        folders=tuple(folders),
-        image_folders=tuple(f"{folder}/images" for folder in folders),
-        mask_folders=tuple(f"{folder}/masks" for folder in folders),
-        sources=tuple(sources),
-        images=np.asarray(images),
-        masks=np.asarray(masks),
-        folder_ids=np.asarray(folder_ids, dtype=np.int32),
-        source_ids=np.asarray(source_ids, dtype=np.int32),
-    )
 
 
 def count_masks(index, num_classes=2):
     """Every class in every mask."""
     return np.repeat(index.has_mask[:, None] * 10, num_classes, axis=1)
-
-
-@pytest.fixture
-def index(tmp_path):
-    """Two labelled flights, some photos in part, and one without masks, of the same names."""
-    return make_index(
-        tmp_path,
-        {
-            "f1": {f"DJI_{i}": "mm" if i % 3 else "m--" for i in range(1, 21)},
-            "f2": {f"DJI_{i}": "mmm" for i in range(95, 106)},
-            "f3": {f"DJI_{i}": "--" for i in range(1, 11)},
-        },
-    )
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_list(text, name="list.txt", encoding="utf-8"):
-        path = tmp_path / name
-        path.write_bytes(text.encode(encoding))
-        return path
-
-    return write_list
 
 
 def sources_of(index, patches):
@@ -186,20 +130,6 @@ class TestDrawnValidation:
 
 
 class TestLists:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "f2/DJI_95\nf2/DJI_96\n",
-            "DJI_95.JPG\nDJI_96.JPG",
-            "dji_95.jpg\r\nDJI_96.DNG\r\n",
-            "\ufefff2\\DJI_95.tif\r\n\r\n# flown in May\r\nF2\\dji_96.JPEG\r\n",
-            "  DJI_95.png  \n\tDJI_96\nDJI_96.JPG\n",
-        ],
-    )
-    def test_spellings(self, index, write, text):
-        split = split_patches(index, count_masks(index), val_files=write(text))
-        assert split.sources(index)["validation"] == ["f2/DJI_95", "f2/DJI_96"]
-
     def test_val_files_are_all_of_validation(self, index, write):
         val_files = write("f1/DJI_3\nf2/DJI_100\n")
         splits = [
@@ -251,24 +181,6 @@ class TestLists:
             split_patches(index, count_masks(index), **lists)
 
     @pytest.mark.parametrize(
-        ("text", "words"),
-        [
-            ("DJI_1\n\nDJI_999.JPG\n", r"line 3: no source image or patch named 'DJI_999\.JPG'"),
-            ("f3/DJI_1.JPG\n", r"line 1: source image 'f3/DJI_1\.JPG' has no mask"),
-            ("f9/DJI_1.JPG\n", "line 1: no source image"),
-            ("DJI_1_patch_000_009.png\n", "line 1: no source image or patch"),
-            ("# none\n\n", "names none"),
-            ("", "names none"),
-        ],
-    )
-    @pytest.mark.parametrize("kind", ["labeled_files", "val_files"])
-    def test_wrong_entries_are_named(self, index, write, text, words, kind):
-        for function in (masked_patches, lambda i, **k: split_patches(i, count_masks(i), **k)):
-            with pytest.raises(ValueError, match=words) as caught:
-                function(index, **{kind: write(text)})
-            assert "list.txt" in str(caught.value)
-
-    @pytest.mark.parametrize(
         "text",
         [
             "f1/DJI_1_patch_000_001.png\nf2/DJI_95_patch_000_002\nf1/DJI_4\n",
@@ -314,27 +226,17 @@ class TestLists:
         with pytest.raises(ValueError, match=r"f2/DJI_100 is in .*labeled\.txt and in"):
             split_patches(index, count_masks(index), **lists)
 
-    def test_a_patch_without_a_mask_is_refused(self, index, write):
-        words = r"line 2: patch 'f1/DJI_3_patch_000_001\.png' has no mask"
-        with pytest.raises(ValueError, match=words):
-            masked_patches(index, write("f1/DJI_1\nf1/DJI_3_patch_000_001.png"))
-
-    def test_validation_holds_out_whole_source_images(self, index, write):
-        words = "is one patch of f2/DJI_100: validation holds out whole source images"
-        with pytest.raises(ValueError, match=words):
-            masked_patches(index, val_files=write("DJI_100_patch_000_001.png"))
-
-    @pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
-    def test_other_encodings_are_refused_by_name(self, index, write, encoding):
-        # PowerShell's ">" writes UTF-16.
-        listing = write("# Flüge\nDJI_1.JPG\n", encoding=encoding)
-        with pytest.raises(ValueError, match=r"list\.txt is not UTF-8"):
-            masked_patches(index, listing)
-
-    def test_missing_list_is_named(self, index, tmp_path):
-        for kind in ("labeled_files", "val_files"):
+    @pytest.mark.parametrize("kind", ["labeled_files", "val_files"])
+    def test_wrong_lists_are_refused(self, index, write, tmp_path, kind):
+        for function in (masked_patches, lambda i, **k: split_patches(i, count_masks(i), **k)):
+            with pytest.raises(ValueError, match=r"list\.txt, line 2: no source image"):
+                function(index, **{kind: write("DJI_1\nDJI_999.JPG\n")})
             with pytest.raises(FileNotFoundError, match=r"nothing\.txt"):
-                masked_patches(index, **{kind: tmp_path / "nothing.txt"})
+                function(index, **{kind: tmp_path / "nothing.txt"})
+
+    def test_single_patches_are_no_validation(self, index, write):
+        with pytest.raises(ValueError, match="validation holds out whole source images"):
+            masked_patches(index, val_files=write("DJI_100_patch_000_001.png"))
 
 
 def test_masked_patches_without_lists_are_all(index):
@@ -370,74 +272,3 @@ def test_description_counts_patches_and_photos(index):
     assert [line.split()[0] for line in lines] == ["labelled", "validation", "unlabelled"]
     for line, pool in zip(lines, pools_of(split), strict=True):
         assert f" {len(pool)} patches of {len(sources_of(index, pool))} source" in line
-
-
-def test_sample_is_fixed_sorted_and_without_repetition():
-    patches = np.arange(100, 200)
-    sample = sample_patches(patches, 30, seed=1)
-    np.testing.assert_array_equal(sample, sample_patches(patches, 30, seed=1))
-    assert sorted(set(sample.tolist())) == sample.tolist() and len(sample) == 30
-    assert set(sample.tolist()) <= set(patches.tolist())
-    samples = [tuple(sample_patches(patches, 30, seed)) for seed in SEEDS]
-    assert all(a != b for a, b in itertools.pairwise(samples))
-    np.testing.assert_array_equal(sample_patches(patches, 100, 0), patches)
-
-
-def test_sample_of_source_images_takes_turns(tmp_path):
-    index = make_index(tmp_path, {"f": {"a": "-" * 7, "b": "--", "c": "-" * 5, "d": "mm"}})
-    unlabeled = np.flatnonzero(~index.has_mask)
-    for size, expected in ((4, {1, 2}), (9, {2, 3, 4}), (20, {2, 5, 7})):
-        sample = sample_sources(index, unlabeled, size, seed=1)
-        np.testing.assert_array_equal(sample, sample_sources(index, unlabeled, size, seed=1))
-        assert sorted(set(sample.tolist())) == sample.tolist()
-        assert len(sample) == min(size, len(unlabeled)) and set(sample) <= set(unlabeled)
-        counts = np.bincount(index.source_ids[sample], minlength=4)
-        assert counts[3] == 0 and set(counts[:3].tolist()) <= expected
-    samples = [tuple(sample_sources(index, unlabeled, 9, seed)) for seed in SEEDS]
-    assert len(set(samples)) > 1
-    assert sample_sources(index, unlabeled[:0], 9, seed=1).size == 0
-
-
-class TestDiversePatches:
-    COUNTS = np.array(
-        [
-            [100, 0, 0, 0],
-            [90, 10, 0, 0],
-            [50, 50, 0, 0],
-            [0, 0, 0, 0],
-            [40, 10, 50, 0],
-            [99, 0, 0, 1],
-            [10, 0, 90, 0],
-        ]
-    )
-
-    def test_the_rarest_class_first_then_what_shows_most_classes(self):
-        patches = np.arange(7)
-        assert diverse_patches(self.COUNTS, patches, 1).tolist() == [5]
-        assert diverse_patches(self.COUNTS, patches, 2).tolist() == [4, 5]
-
-    def test_all_classes_are_shown_again_before_an_empty_patch_is_taken(self):
-        chosen = [diverse_patches(self.COUNTS, np.arange(7), size).tolist() for size in (4, 6)]
-        assert 3 not in chosen[0]
-        assert chosen[1] == [0, 1, 2, 4, 5, 6]
-
-    def test_every_class_that_occurs_is_shown(self):
-        generator = np.random.default_rng(0)
-        counts = np.zeros((500, 6), dtype=np.int64)
-        counts[:, 0] = 1000
-        for number, patches in enumerate((200, 50, 10, 3, 1), start=1):
-            counts[generator.choice(500, patches, replace=False), number] = 200
-        chosen = diverse_patches(counts, np.arange(500), 5)
-        assert len(set(chosen.tolist())) == 5
-        assert (counts[chosen] > 0).any(axis=0).all()
-        assert chosen.tolist() == diverse_patches(counts, np.arange(500), 5).tolist()
-
-    def test_patches_that_are_mostly_padding_show_little(self):
-        counts = np.array([[5, 5], [60, 40]])
-        assert diverse_patches(counts, np.arange(2), 1).tolist() == [1]
-
-    def test_only_the_given_patches_and_no_more_than_there_are(self):
-        assert diverse_patches(self.COUNTS, np.array([6, 3, 1]), 5).tolist() == [1, 3, 6]
-        assert diverse_patches(self.COUNTS, np.array([0, 3, 6]), 2).tolist() == [0, 6]
-        assert diverse_patches(self.COUNTS, np.array([0, 3, 6]), 0).tolist() == []
-        assert diverse_patches(np.zeros((9, 2), dtype=np.int64), np.arange(9), 2).tolist() == [0, 1]

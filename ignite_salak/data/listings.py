@@ -1,0 +1,94 @@
+"""Lists of source images and patches, as users write them -> patches that have masks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
+
+__all__ = ["listed_patches"]
+
+_SUFFIXES = (*IMAGE_SUFFIXES, ".dng", ".bmp", ".webp")
+
+
+def listed_patches(index: PatchIndex, listing: Path, *, single_patches: bool) -> np.ndarray:
+    """Finds the patches with masks of the listed source images, and those listed one by one.
+
+    Args:
+        index: all patches.
+        listing: text file in UTF-8: on every line a source image or a patch, ``name`` or
+            ``folder/name``, whatever its case and extension; lines that begin with # are ignored.
+        single_patches: whether it may name single patches.
+
+    Returns:
+        int64 [M], sorted.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: it is not UTF-8, names nothing, or something that is unknown or has no mask, or
+            a single patch where it may not.
+    """
+    masked_sources = np.unique(index.source_ids[index.has_mask])
+    sources_by_name = _by_name(map(index.source_name, range(len(index.sources))))
+    patches_by_name: dict[str, list[int]] = {}
+    sources: list[int] = []
+    patches: list[int] = []
+    for where, entry, name in _entries(listing):
+        if name in sources_by_name:
+            # Cameras number from one again: another flight may have a photo of that name, unmasked.
+            usable = np.intersect1d(sources_by_name[name], masked_sources)
+            if not len(usable):
+                raise ValueError(f"{where}: source image {entry!r} has no mask")
+            sources.extend(usable.tolist())
+            continue
+        patches_by_name = patches_by_name or _by_name(map(index.patch_name, range(len(index))))
+        if name not in patches_by_name:
+            raise ValueError(
+                f"{where}: no source image or patch named {entry!r} under {index.root}; there are "
+                f"{len(index.sources)} source images, such as {index.source_name(0)}"
+            )
+        if not single_patches:
+            source = index.source_name(int(index.source_ids[patches_by_name[name][0]]))
+            raise ValueError(
+                f"{where}: {entry!r} is one patch of {source}: validation holds out whole source "
+                "images; list these"
+            )
+        masked = [patch for patch in patches_by_name[name] if index.has_mask[patch]]
+        if not masked:
+            raise ValueError(f"{where}: patch {entry!r} has no mask")
+        patches.extend(masked)
+    if not sources and not patches:
+        raise ValueError(f"list of source images {listing} names none")
+    listed = np.isin(index.source_ids, sources) & index.has_mask
+    listed[patches] = True
+    return np.flatnonzero(listed)
+
+
+def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each entry of a list stands, the entry, and the name that it is looked up by."""
+    try:
+        lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise FileNotFoundError(f"list of source images {listing} cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"list of source images {listing} is not UTF-8 text ({error}); save it as UTF-8"
+        ) from error
+    suffix = re.compile(f"({'|'.join(map(re.escape, _SUFFIXES))})$")
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip().replace("\\", "/")
+        if entry and not entry.startswith("#"):
+            yield f"{listing}, line {number}", entry, suffix.sub("", entry.casefold())
+
+
+def _by_name(names: Iterable[str]) -> dict[str, list[int]]:
+    """Positions of names, by the name with and without its folder, in lower case."""
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        for key in {name.casefold(), name.rpartition("/")[2].casefold()}:
+            found.setdefault(key, []).append(position)
+    return found
