@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ignite_salak.data.flights import flight_order
 from ignite_salak.data.patches import PatchIndex
 from ignite_salak.randomness import numpy_generator
 
-__all__ = ["diverse_patches", "sample_patches", "sample_sources"]
+__all__ = ["diverse_patches", "patches_to_label", "sample_patches", "sample_sources"]
 
 _WELL_SHOWN = 0.1  # of a patch's area; enough to judge a class by eye
 
@@ -35,12 +36,44 @@ def sample_sources(index: PatchIndex, patches: np.ndarray, size: int, seed: int)
         int64 [min(M, size)], sorted.
     """
     drawn = numpy_generator(seed, "sources").permutation(patches)
-    sources = index.source_ids[drawn]
-    by_source = np.argsort(sources, kind="stable")
-    _, first, counts = np.unique(sources[by_source], return_index=True, return_counts=True)
-    turn = np.empty(len(drawn), dtype=np.int64)  # how many of its source image come before it
-    turn[by_source] = np.arange(len(drawn)) - np.repeat(first, counts)
-    return np.sort(drawn[np.argsort(turn, kind="stable")[:size]])
+    return np.sort(drawn[np.argsort(_turns(index.source_ids[drawn]), kind="stable")[:size]])
+
+
+def patches_to_label(
+    index: PatchIndex, patches: np.ndarray, labeled: np.ndarray, size: int, seed: int
+) -> np.ndarray:
+    """Chooses the patches to label next: of the source images that have fewest labels.
+
+    No source image gets a label while another has fewer and patches left. Where only some of those
+    with equally many can get one, it is every n-th along each folder's flight, since neighbours
+    show the same ground. Which patches of a source image is drawn; if one of them is left out,
+    another of the same source image takes its place and nothing else changes.
+
+    Args:
+        index: all patches.
+        patches: the patches to choose from, int64 [M].
+        labeled: those that have labels already, int64 [L].
+        size: how many; all of them where there are no more.
+        seed: of the draw.
+
+    Returns:
+        int64 [min(M, size)], sorted.
+    """
+    count = min(size, len(patches))
+    if count < 1:
+        return patches[:0]
+    sources = len(index.sources)
+    place = np.empty(sources, dtype=np.int64)
+    place[np.concatenate(flight_order(index, np.arange(sources)))] = np.arange(sources)
+    key = numpy_generator(seed, "labels").permutation(len(index))
+    drawn = patches[np.argsort(key[patches])]
+    source = index.source_ids[drawn]
+    labels = np.bincount(index.source_ids[labeled], minlength=sources)[source] + _turns(source)
+    order = np.lexsort((place[source], labels))
+    drawn, labels = drawn[order], labels[order]
+    sure, end = np.searchsorted(labels, labels[count - 1] + np.arange(2))
+    spaced = sure + (np.arange(count - sure) + 0.5) * (end - sure) / (count - sure)
+    return np.sort(drawn[np.concatenate([np.arange(sure), spaced.astype(np.int64)])])
 
 
 def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.ndarray:
@@ -78,3 +111,12 @@ def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.nd
         shown = np.maximum(shown, visible[left[position]])
         left = np.delete(left, position)
     return np.sort(np.delete(patches, left))
+
+
+def _turns(sources: np.ndarray) -> np.ndarray:
+    """How many patches of its own source image stand before each, int64 [M]."""
+    by_source = np.argsort(sources, kind="stable")
+    _, first, counts = np.unique(sources[by_source], return_index=True, return_counts=True)
+    turns = np.empty(len(sources), dtype=np.int64)
+    turns[by_source] = np.arange(len(sources)) - np.repeat(first, counts)
+    return turns

@@ -3,8 +3,14 @@
 import itertools
 
 import numpy as np
+import pytest
 
-from ignite_salak.data.samples import diverse_patches, sample_patches, sample_sources
+from ignite_salak.data.samples import (
+    diverse_patches,
+    patches_to_label,
+    sample_patches,
+    sample_sources,
+)
 from tests.data.indexes import make_index
 
 SEEDS = range(8)
@@ -34,6 +40,63 @@ def test_sample_of_source_images_takes_turns(tmp_path):
     samples = [tuple(sample_sources(index, unlabeled, 9, seed)) for seed in SEEDS]
     assert len(set(samples)) > 1
     assert sample_sources(index, unlabeled[:0], 9, seed=1).size == 0
+
+
+class TestPatchesToLabel:
+    @staticmethod
+    def labels(index, patches):
+        return np.bincount(index.source_ids[patches], minlength=len(index.sources)).tolist()
+
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [
+            (0, [0, 0, 0, 0]),
+            (1, [0, 0, 1, 0]),
+            (3, [0, 1, 1, 1]),
+            (5, [0, 2, 2, 1]),
+            (6, [0, 3, 2, 1]),
+            (9, [1, 3, 4, 1]),
+            (99, [4, 3, 6, 1]),
+        ],
+    )
+    def test_photos_with_fewest_labels_first(self, tmp_path, size, expected):
+        index = make_index(tmp_path, {"f": {"a": "mm----", "b": "---", "c": "-" * 6, "d": "-"}})
+        unlabeled = np.flatnonzero(~index.has_mask)
+        for seed in SEEDS:
+            chosen = patches_to_label(index, unlabeled, np.array([0, 1]), size, seed)
+            assert chosen.tolist() == sorted(set(chosen.tolist()))
+            assert set(chosen.tolist()) <= set(unlabeled.tolist())
+            assert self.labels(index, chosen) == expected
+
+    def test_evenly_along_the_flights(self, tmp_path):
+        photos = {f"DJI_{number}": "---" for number in range(1, 21)}
+        index = make_index(tmp_path, {"f1": photos, "f2": dict.fromkeys("abcd", "---")})
+        everything = np.arange(len(index))
+        first = patches_to_label(index, everything, everything[:0], 6, seed=1)
+        names = [index.source_name(source) for source in index.source_ids[first]]
+        assert names == ["f1/DJI_3", "f1/DJI_7", "f1/DJI_11", "f1/DJI_15", "f1/DJI_19", "f2/c"]
+        # The next round goes between them.
+        rest = np.setdiff1d(everything, first)
+        second = patches_to_label(index, rest, first, 18, seed=1)
+        assert self.labels(index, np.concatenate([first, second])) == [1] * 24
+
+    def test_the_seed_draws_the_patches_and_not_the_photos(self, tmp_path):
+        index = make_index(tmp_path, {"f": {f"DJI_{number}": "-" * 9 for number in range(30)}})
+        everything, nothing = np.arange(len(index)), np.empty(0, dtype=np.int64)
+        choices = [patches_to_label(index, everything, nothing, 10, seed) for seed in SEEDS]
+        again = [patches_to_label(index, everything, nothing, 10, seed) for seed in SEEDS]
+        np.testing.assert_array_equal(choices, again)
+        assert len({tuple(choice) for choice in choices}) == len(SEEDS)
+        assert len({tuple(index.source_ids[choice]) for choice in choices}) == 1
+
+    def test_one_that_is_left_out_is_replaced_in_its_photo(self, tmp_path):
+        index = make_index(tmp_path, {"f": {f"DJI_{number}": "-" * 4 for number in range(9)}})
+        everything, nothing = np.arange(len(index)), np.empty(0, dtype=np.int64)
+        chosen = patches_to_label(index, everything, nothing, 4, seed=1)
+        rest = np.setdiff1d(everything, chosen[1])
+        again = patches_to_label(index, rest, nothing, 4, seed=1)
+        np.testing.assert_array_equal(index.source_ids[again], index.source_ids[chosen])
+        assert (again != chosen).tolist() == [False, True, False, False]
 
 
 class TestDiversePatches:
