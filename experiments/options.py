@@ -79,7 +79,7 @@ class ModelOptions:
     """Model."""
 
     backbone: str = "resnet50"
-    """resnet18, resnet50, resnet101, mobilenet_v3_large, efficientnet_lite0 or timm/<name>."""
+    """resnet18, resnet50, resnet101, mobilenet_v3_large, efficientnet_lite0 to 2 or timm/<name>."""
     output_stride: int = 16
     """Stride of the encoder's last features: 8 or 16."""
     num_heads: int = 3

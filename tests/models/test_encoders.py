@@ -6,7 +6,7 @@ from torchvision.ops import SqueezeExcitation
 
 from ignite_salak.models.encoders import ENCODERS, build_encoder
 
-TORCHVISION = [name for name in ENCODERS if name != "efficientnet_lite0"]
+TORCHVISION = [name for name in ENCODERS if not name.startswith("efficientnet_lite")]
 
 
 @pytest.fixture(autouse=True)

