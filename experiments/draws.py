@@ -29,7 +29,8 @@ class Options:
     study: tyro.conf.Positional[Path]
     """JSON file of recipes, lists and seeds that all draws have in common."""
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """For every draw, what experiments.compare was given as --output."""
+    """For every draw, what experiments.compare was given as --output; folders in which the same
+    photos are judged are one draw."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -61,24 +61,32 @@ def read_draws(study: Study, folders: Sequence[Path]) -> Draws:
 
     Args:
         study: says which.
-        folders: of every draw what ``compare`` was given as --output.
+        folders: what ``compare`` was given as --output; where the same photos are judged in some of
+            them they are one draw, named like the first.
 
     Raises:
-        ValueError: fewer than two draws; a folder without such a cell; a photo that is judged in
-            two draws; or a recipe that was not trained in the same way in all of them.
+        ValueError: fewer than two draws; a folder without such a cell; a cell that is in two
+            folders of a draw; a photo that is judged in two draws; or a recipe that was not trained
+            in the same way in all of them.
     """
-    if len(folders) < 2:
-        raise ValueError("give the folders of at least two draws")
-    draws = {}
+    draws: dict[str, list[Result]] = {}
+    folder_of: dict[tuple[str, str], Path] = {}
     for folder in folders:
         cells = [folder / cell.name for cell in study.cells()]
-        draws[folder.as_posix()] = [
-            read_result(cell) for cell in cells if (cell / RESULT).is_file()
-        ]
-        if not draws[folder.as_posix()]:
+        results = [read_result(cell) for cell in cells if (cell / RESULT).is_file()]
+        if not results:
             raise ValueError(f"{folder} has no finished cell of the study, such as {cells[0]}")
-    if len(draws) < len(folders):
-        raise ValueError("a folder is given twice: every draw has one of its own")
+        photos = judged_photos(results)
+        same = (name for name, others in draws.items() if judged_photos(others) == photos)
+        draw = next(same, folder.as_posix())
+        for result in results:
+            cell = f"{result['recipe']}/{result['list']}/seed_{result['seed']}"
+            if (draw, cell) in folder_of:
+                raise ValueError(f"{cell} is in both {folder_of[draw, cell]} and {folder}")
+            folder_of[draw, cell] = folder
+        draws.setdefault(draw, []).extend(results)
+    if len(draws) < 2:
+        raise ValueError("give the folders of at least two draws, each with photos of its own")
     _check_photos(draws)
     _check_recipes(draws)
     return draws

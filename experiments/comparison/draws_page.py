@@ -38,12 +38,13 @@ def draws_page(study: Study, draws: Draws) -> str:
     upper = study.upper_bound if study.upper_bound in common else None
     tables = []
     for listing in study.compared_lists():
-        base = (study.baseline, listing)
+        base = study.base(listing)
         for own in [(recipe, listing) for recipe in study.recipes]:
             if own != base and {own, base} <= common:
                 tables.append(f"## {own[0]}, {listing}\n\n{_table(draws, own, base, upper)}")
     if not tables:
-        raise ValueError(f"no recipe beside {study.baseline} has a cell of one list in every draw")
+        base_name = study.baseline_name
+        raise ValueError(f"no recipe beside {base_name} has a cell of one list in every draw")
     return "\n\n".join(["# Draws", *tables, _READING]) + "\n"
 
 
@@ -60,7 +61,8 @@ def _table(draws: Draws, own: Line, base: Line, upper: Line | None) -> str:
     means = [decimal(fmean(values)) for values in zip(*scores, strict=True)]
     gain = with_error(decimal(total.gain, sign="+"), decimal(total.photo_error))
     rows.append(["all draws", str(photos), "", *means, gain, _closed(total)])
-    head = ["draw", "photos", "seeds", base[0], own[0], "upper bound", "gain"]
+    names = [name if base[1] == own[1] else f"{name}, {listing}" for name, listing in (base, own)]
+    head = ["draw", "photos", "seeds", *names, "upper bound", "gain"]
     table = markdown_table([*head, "share of the gap closed"], rows)
     return f"{table}\n\nError of the gain over the draws: {decimal(total.draw_error)}."
 

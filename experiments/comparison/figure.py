@@ -44,7 +44,9 @@ def comparison_figure(study: Study, results: Sequence[Result]) -> Figure:
     }
     for column, listing in enumerate(lists):
         scores = {name: by_seed(results, (name, listing)) for name in names}
-        _dots(axes[0, column], scores, study.baseline, upper, styles)
+        base = spread(by_seed(results, study.base(listing)).values()).mean
+        marked = {f"mean of {study.baseline_name}": (base, "--"), "upper bound": (upper, ":")}
+        _dots(axes[0, column], scores, marked, styles)
         axes[0, column].set_title(listing, parse_math=False)
         curves = {
             name: mean_curve([r for r in results if (r["recipe"], r["list"]) == (name, listing)])
@@ -72,8 +74,7 @@ def mean_curve(results: Sequence[Result]) -> list[tuple[int, float]]:
 def _dots(
     axes: Axes,
     scores: Mapping[str, Mapping[int, float]],
-    baseline: str,
-    upper: float,
+    marked: Mapping[str, tuple[float, str]],
     styles: Mapping[str, Mapping[str, Any]],
 ) -> None:
     for row, (name, values) in enumerate(scores.items()):
@@ -86,8 +87,7 @@ def _dots(
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             text = f"{found.mean:.3f}"
             axes.annotate(text, place, ha="center", va="bottom", fontsize=8, bbox=box)
-    base = spread(scores[baseline].values()).mean
-    for value, text, style in ((base, f"mean of {baseline}", "--"), (upper, "upper bound", ":")):
+    for text, (value, style) in marked.items():
         if math.isfinite(value):
             axes.axvline(value, color=_UPPER, linestyle=style, linewidth=1.2, label=text, zorder=0)
     axes.set_yticks(range(len(scores)), list(scores), parse_math=False)

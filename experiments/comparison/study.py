@@ -59,6 +59,7 @@ class Study:
         lists: file names by name, relative to the folder of the lists.
         validation: file name of the list of validation photos.
         baseline: name of the recipe over which gains are counted.
+        baseline_list: the list that it was trained on; None for the list of the recipe compared.
         upper_bound: recipe and list of the upper bound, or None. That list serves nothing else.
         judge_pseudo_labels: whether the unlabelled photos have masks, by which pseudo-labels are
             judged when a cell is trained.
@@ -70,8 +71,18 @@ class Study:
     lists: Mapping[str, str]
     validation: str
     baseline: str
+    baseline_list: str | None
     upper_bound: tuple[str, str] | None
     judge_pseudo_labels: bool
+
+    @property
+    def baseline_name(self) -> str:
+        """What tables call the baseline."""
+        return ", ".join(filter(None, (self.baseline, self.baseline_list)))
+
+    def base(self, listing: str) -> tuple[str, str]:
+        """Returns recipe and list of the baseline of what was trained on a list."""
+        return self.baseline, self.baseline_list or listing
 
     def compared_lists(self) -> tuple[str, ...]:
         """Names of the lists on which recipes are compared: all but that of the upper bound."""

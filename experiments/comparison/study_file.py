@@ -69,7 +69,13 @@ def _study(content: dict[str, Any]) -> Study:
     for name in (*lists, *recipes):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a folder; use letters, digits and - _ + .")
-    _check_member(content["baseline"], recipes, '"baseline"')
+    baseline, baseline_list = content["baseline"], None
+    if isinstance(baseline, dict):
+        _check_keys(baseline, '"baseline"', ("recipe", "list"))
+        baseline, baseline_list = baseline["recipe"], baseline["list"]
+    _check_member(baseline, recipes, '"baseline"')
+    if baseline_list is not None:
+        _check_member(baseline_list, recipes[baseline].lists, '"baseline"')
     if upper is not None:
         _check_member(upper[0], recipes, '"upper_bound"')
     return Study(
@@ -78,7 +84,8 @@ def _study(content: dict[str, Any]) -> Study:
         recipes,
         lists,
         content["validation"],
-        content["baseline"],
+        baseline,
+        baseline_list,
         upper,
         bool(content.get("judge_pseudo_labels", False)),
     )

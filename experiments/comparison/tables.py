@@ -33,7 +33,7 @@ def markdown(study: Study, cells: Sequence[Cell], results: Sequence[Result], com
         parts.append(f"Not finished: {', '.join(missing)}.")
     for listing in study.compared_lists():
         parts += [f"## {listing}", _score_table(study, listing, results)]
-        parts += [f"### Gain over {study.baseline}", _gain_table(study, listing, results)]
+        parts += [f"### Gain over {study.baseline_name}", _gain_table(study, listing, results)]
     return "\n\n".join([*parts, "## How", _reading(study), _provenance(results, command)]) + "\n"
 
 
@@ -53,7 +53,7 @@ def summary_rows(study: Study, results: Sequence[Result]) -> list[list]:
                 spread(number(result, which, "mIoU") for result in own)
                 for which in ("last", "best")
             )
-            base, upper = (study.baseline, listing), study.upper_bound
+            base, upper = study.base(listing), study.upper_bound
             found = compare(results, (recipe, own_list), base, upper)
             means = [spread(map(value, own)).mean for value in _columns(names)]
             row = [listing, label, last.n, last.mean, last.std, best.mean, best.std, *means]
@@ -107,9 +107,9 @@ def _gain_table(study: Study, listing: str, results: Sequence[Result]) -> str:
     head.append("share of the gap closed")
     rows = []
     for label, recipe, own_list in _lines(study, listing):
-        if (recipe, own_list) == (study.baseline, listing):
+        base, upper = study.base(listing), study.upper_bound
+        if (recipe, own_list) == base:
             continue
-        base, upper = (study.baseline, listing), study.upper_bound
         found = compare(results, (recipe, own_list), base, upper)
         gain = found.gain
         differences = ", ".join(f"{seed}: {value:+.3f}" for seed, value in gain.by_seed.items())

@@ -24,4 +24,5 @@ def test_prints_the_tables(tmp_path, folders, capsys):
 def test_one_draw_is_an_error_of_one_line(tmp_path, folders, capsys):
     status = run_script(main, [str(write_study(tmp_path / "study")), folders["one"]])
     assert status == 2
-    assert capsys.readouterr().err == "error: give the folders of at least two draws\n"
+    words = "error: give the folders of at least two draws, each with photos of its own\n"
+    assert capsys.readouterr().err == words

@@ -76,14 +76,29 @@ def test_reads_what_compare_has_left(study, draws, tmp_path):
 
 
 def test_one_draw_is_refused(study, tmp_path):
-    with pytest.raises(ValueError, match="at least two draws"):
-        read_draws(study, [tmp_path])
+    draws = [draw(base=(0.3, {"a": 0.2})), draw(own=(0.4, {"a": 0.4}))]
+    folders = [save_cells(tmp_path / f"{n}", results) for n, results in enumerate(draws)]
+    for some in (folders[:1], folders):
+        with pytest.raises(ValueError, match="at least two draws"):
+            read_draws(study, some)
 
 
-def test_a_draw_given_twice_is_refused(study, draws, tmp_path):
+def test_folders_with_the_same_photos_are_one_draw(study, draws, tmp_path):
+    base, *others = draws["one"]
+    parts = {"one": [base], "two": draws["two"], "rest": others}
+    folders = [save_cells(tmp_path / name, results) for name, results in parts.items()]
+    read = read_draws(study, folders)
+    assert list(read) == [folder.as_posix() for folder in folders[:2]]
+    assert together(read, OWN, BASE, UPPER) == together(draws, OWN, BASE, UPPER)
+
+
+def test_a_cell_given_twice_is_refused(study, draws, tmp_path):
     folder = save_cells(tmp_path / "one", draws["one"])
-    with pytest.raises(ValueError, match="given twice"):
-        read_draws(study, [folder, folder])
+    other = save_cells(tmp_path / "other", draws["one"][1:2])
+    for second, cell in ((folder, "supervised/four"), (other, "v3/four")):
+        words = f"{cell}/seed_0 is in both .*one and .*{second.name}"
+        with pytest.raises(ValueError, match=words):
+            read_draws(study, [folder, second])
 
 
 def test_a_folder_without_cells_is_refused(study, draws, tmp_path):

@@ -36,6 +36,20 @@ def test_tables_by_hand(study, draws):
     assert "Error of the gain over the draws: 0.100." in page
 
 
+def test_gains_over_one_list(tmp_path, draws):
+    baseline = {"recipe": "supervised", "list": "four"}
+    study = read_study(write_study(tmp_path, {"baseline": baseline}))
+    for results in draws.values():
+        results[1] |= {"recipe": "supervised", "list": "eight"}
+    page = draws_page(study, draws)
+    assert page.count("## ") == 1 and "## supervised, eight" in page
+    assert rows(page)[0] == (
+        "| draw | photos | seeds | supervised, four | supervised, eight | upper bound | gain | "
+        "share of the gap closed |"
+    )
+    assert rows(page)[2] == "| runs/one | 2 | 1 | 0.300 | 0.400 | 0.600 | +0.100 ± 0.050 | 33 % |"
+
+
 def test_without_an_upper_bound_in_every_draw_there_is_none(study, draws):
     draws["runs/two"] = [cell for cell in draws["runs/two"] if cell["list"] != "all"]
     assert rows(draws_page(study, draws))[-1].endswith("| 0.250 | 0.450 | - | +0.200 | - |")

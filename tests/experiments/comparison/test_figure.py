@@ -44,5 +44,14 @@ def test_every_seed_is_a_dot_and_lists_are_columns(study):
     figure.canvas.draw()
 
 
+def test_the_baseline_may_be_of_one_list(tmp_path):
+    baseline = {"recipe": "supervised", "list": "four"}
+    study = read_study(write_study(tmp_path, {"baseline": baseline}))
+    results = [made_up("supervised", "four", 0, 0.5), made_up("supervised", "eight", 0, 0.6)]
+    for axes in comparison_figure(study, results).axes[:2]:
+        lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+        assert lines["mean of supervised, four"] == pytest.approx([0.5, 0.5])
+
+
 def test_nothing_finished_and_no_score_draw_too(study):
     comparison_figure(study, [made_up("v3", "four", 0, math.nan)]).canvas.draw()

@@ -34,6 +34,12 @@ EXPERIMENTS = Path(__file__).parents[3] / "experiments"
         (with_recipes(v3={"script": "train_v3", "lists": ["all"]}), "'all' is none of four, eight"),
         (with_recipes(**{"a/b": {"script": "train_v3"}}), "'a/b' is no name of a folder"),
         ({"baseline": "v2"}, "\"baseline\": 'v2' is none of"),
+        ({"baseline": {"recipe": "v2", "list": "four"}}, "\"baseline\": 'v2' is none of"),
+        (
+            {"baseline": {"recipe": "small", "list": "eight"}},
+            "\"baseline\": 'eight' is none of four",
+        ),
+        ({"baseline": {"recipe": "v3"}}, "\"baseline\" lacks 'list'"),
         ({"upper_bound": {"recipe": "v2", "list": "all"}}, "\"upper_bound\": 'v2' is none of"),
         ({"upper_bound": {"recipe": "v3", "list": "two"}}, "'two' is none of all, four"),
     ],

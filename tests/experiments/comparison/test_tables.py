@@ -64,6 +64,25 @@ def test_gain_table_by_hand(study, results):
     assert line(page, "| upper bound", 1)[-1] == "100 %"
 
 
+def test_gains_over_one_list(tmp_path, results):
+    baseline = {"recipe": "supervised", "list": "four"}
+    study = read_study(write_study(tmp_path, {"baseline": baseline}))
+    results += [made_up("supervised", "eight", seed, 0.55) for seed in (0, 1)]
+    page = markdown(study, study.cells(), results, "COMMAND")
+    assert page.count("### Gain over supervised, four\n") == 2
+    four, eight = page.split("## eight")
+    assert line(four, "| v3 |", 1)[1] == "+0.040"
+    assert "| supervised |" not in four.split("### Gain")[1]
+    # 0.05 and 0.03 over that of four; (0.55 - 0.51) / (0.62 - 0.51) = 36 %.
+    assert line(eight, "| supervised |", 1) == [
+        *("supervised", "+0.040", "0.010", "-", "0: +0.050, 1: +0.030", "yes", "36 %")
+    ]
+    head, *rows = summary_rows(study, results)
+    gains = {(row[0], row[1]): row[head.index("gain")] for row in rows}
+    assert gains["eight", "supervised"] == pytest.approx(0.04)
+    assert gains["four", "supervised"] == 0
+
+
 def test_errors_of_the_photos_are_shown_where_cells_keep_them(study):
     kept = {
         ("supervised", "four"): confusions(a=0.2, b=0.4),
