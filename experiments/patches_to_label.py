@@ -72,7 +72,8 @@ def main(arguments: Sequence[str]) -> None:
 
     chosen = _choose(index, candidates, labeled, options)
     if not len(chosen):
-        raise ValueError(f"no patch of {options.data_root} is left to label")
+        kind = "with" if options.simulate else "without"
+        raise ValueError(f"no patch {kind} a mask is left to choose under {options.data_root}")
     if len(chosen) < options.count:
         _LOGGER.warning("--count %d, but only %d patches are left", options.count, len(chosen))
 

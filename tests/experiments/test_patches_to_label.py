@@ -131,13 +131,14 @@ def test_patches_without_content_or_that_cannot_be_read_are_passed_over(
         (["--count=1", "--min-content=nan"], "--min-content nan is not between 0 and 1"),
         (["--count=1", "--val-files=none.txt"], "none.txt cannot be read"),
         (["--count=1", "--data-root=nowhere"], "nowhere is not a folder"),
-        (["--count=1", "--simulate", "--labeled-files=ALL"], "is left to label"),
+        (["--count=1", "--simulate", "--labeled-files=ALL"], "no patch with a mask is left"),
+        (["--count=1", "--data-root=ROOT/a"], "no patch without a mask is left to choose"),
     ],
 )
 def test_what_cannot_be_chosen_is_one_line_and_writes_nothing(root, tmp_path, capsys, flags, words):
     everything = tmp_path / "all.txt"
     everything.write_text("".join(f"A_{photo}\n" for photo in range(4)), encoding="utf-8")
-    flags = [flag.replace("ALL", str(everything)) for flag in flags]
+    flags = [flag.replace("ALL", str(everything)).replace("ROOT", str(root)) for flag in flags]
     output = tmp_path / "out"
     assert run_script(main, ["--data-root", str(root), "--output", str(output), *flags]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
