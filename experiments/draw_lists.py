@@ -25,6 +25,7 @@ from ignite_salak.data.draws import (
     validation_draws,
 )
 from ignite_salak.data.flights import source_totals
+from ignite_salak.data.listings import write_list
 from ignite_salak.data.patches import scan_patches
 from ignite_salak.data.splits import masked_patches
 
@@ -103,10 +104,9 @@ def main(arguments: Sequence[str]) -> None:
         if absent:
             _LOGGER.warning("%s has no pixel of: %s", name, ", ".join(absent))
     for name, photos in lists.items():
-        text = "".join(f"{index.source_name(photo)}\n" for photo in photos.tolist())
         path = options.output / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_list(path, map(index.source_name, photos.tolist()))
     print(text_table([*_HEAD, *classes.names], rows))
     print("\nfurthest: the class whose share is furthest from that of all photos, in points")
     print(f"{options.output} holds: {', '.join(f'draw_{n}' for n in range(1, options.draws + 1))}")

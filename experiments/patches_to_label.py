@@ -17,7 +17,7 @@ import numpy as np
 from experiments.console import parse, run_script
 from experiments.tables import text_table
 from ignite_salak.data.decoding import BadFileError, read_image
-from ignite_salak.data.listings import listed_patches
+from ignite_salak.data.listings import check_apart, listed_patches, write_list
 from ignite_salak.data.patches import PatchIndex, scan_patches
 from ignite_salak.data.samples import patches_to_label
 
@@ -27,7 +27,7 @@ _HEAD = ("folder", "photos", "with labels", "patches to label", "photos with lab
 
 @dataclass
 class Options:
-    """Chooses the patches to label next: of the photos with fewest labels, evenly along the flight.
+    """Chooses the patches to label next: of photos with fewest labels, evenly along each flight.
 
     --debug shows the traceback of an error.
     """
@@ -37,28 +37,34 @@ class Options:
     count: int
     """Number of patches to label."""
     labeled_files: Path | None = None
-    """Text file of the source images, or single patches, that are labelled; all with masks if not
-    given."""
+    """Text file of the source images, or single patches, that training uses with masks; all with
+    masks if not given. What is chosen is added to it in OUTPUT/labeled.txt."""
     val_files: Path | None = None
-    """Text file of the validation source images, of which no patch is chosen."""
+    """Text file of the validation source images, of which no patch is chosen, labelled or not."""
     min_content: float = 0.5
     """Smallest share of a patch that is not black, 0 to 1; 0 where black is content."""
     simulate: bool = False
-    """Choose among the patches that have masks and are not in --labeled-files, and write a list of
-    these and those alone: trained with, it tells what such labels are worth."""
+    """Try out what more labels would bring: choose among the patches that have masks but are not in
+    --labeled-files, as if they had none, copy nothing, and write OUTPUT/labeled.txt to train
+    with."""
     seed: int = 0
     """Seed of the choice among the patches of a photo."""
     output: Path = Path("to_label")
-    """Folder for the list and the patches, in the data's layout."""
+    """New folder for the lists and the patches, in the data's layout."""
 
     def check(self) -> None:
-        """Refuses what is no number of patches or no share, and a folder that is there."""
+        """Refuses what is no number of patches or no share, no data, and a folder that is there."""
         if self.count < 1:
             raise ValueError(f"--count {self.count} is not at least 1")
         if not 0 <= self.min_content <= 1:
             raise ValueError(f"--min-content {self.min_content:g} is not between 0 and 1")
+        if not self.data_root.is_dir():
+            raise FileNotFoundError(f"--data-root {self.data_root} is not a folder")
         if self.output.exists():
             raise ValueError(f"--output {self.output} is there already: give another folder")
+        file = next((path for path in self.output.parents if path.is_file()), None)
+        if file is not None:
+            raise ValueError(f"--output {self.output} cannot be made: {file} is a file")
         if self.data_root.resolve() in self.output.resolve().parents:
             raise ValueError(f"--output {self.output} is in --data-root: give a folder elsewhere")
 
@@ -68,57 +74,75 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     options.check()
     index = scan_patches(options.data_root)
-    labeled, candidates = _pools(index, options)
+    labeled, validation, candidates = _pools(index, options)
 
-    chosen = _choose(index, candidates, labeled, options)
+    chosen, passed_over = _choose(index, candidates, np.union1d(labeled, validation), options)
+    kind = "with" if options.simulate else "without"
+    where = f"{kind} a mask under {options.data_root}"
+    if passed_over:
+        where = f"{where}, mostly black or unreadable ones ({passed_over:,}) not counted"
     if not len(chosen):
-        kind = "with" if options.simulate else "without"
-        raise ValueError(f"no patch {kind} a mask is left to choose under {options.data_root}")
+        raise ValueError(f"nothing is left to choose: no patch {where}")
     if len(chosen) < options.count:
-        _LOGGER.warning("--count %d, but only %d patches are left", options.count, len(chosen))
+        _LOGGER.warning("--count %d, but %d are all patches %s", options.count, len(chosen), where)
 
     # Write and show
-    listing = options.output / ("labeled.txt" if options.simulate else "patches.txt")
-    listing.parent.mkdir(parents=True)
-    listed = np.union1d(labeled, chosen) if options.simulate else chosen
-    text = "".join(f"{index.patch_name(patch)}\n" for patch in listed.tolist())
-    listing.write_text(text, encoding="utf-8", newline="\n")
+    options.output.mkdir(parents=True)
+    list_of_all = options.output / "labeled.txt"
+    if options.simulate or options.labeled_files is not None:
+        write_list(list_of_all, map(index.patch_name, np.union1d(labeled, chosen).tolist()))
     print(text_table(_HEAD, _rows(index, labeled, chosen)))
     if options.simulate:
-        print(f"\n{listing}, for --labeled-files, lists them and those that have labels")
+        print(f"\n--labeled-files {list_of_all} trains with them and with those that have labels")
         return
+    write_list(options.output / "patches.txt", map(index.patch_name, chosen.tolist()))
     _copy(index, chosen, options.output)
     print(
-        f"\n{listing} lists them. Label the images under {options.output}, put the masks into the "
-        "folders for masks beside them, under the same names, and copy the folder over "
-        f"{options.data_root}"
+        f"\nLabel the images under {options.output}, put each mask under its image's name, as PNG, "
+        f"into the folder for masks beside it, and copy the folders in {options.output} over those "
+        f"in {options.data_root}"
     )
+    if options.labeled_files is not None:
+        print(f"Then train with --labeled-files {list_of_all}")
 
 
-def _pools(index: PatchIndex, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """The patches that are labelled, and those to choose from, none of a validation image."""
-    free = index.has_mask if options.simulate else ~index.has_mask
+def _pools(index: PatchIndex, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The patches that are labelled, those of validation images, and those to choose from."""
+    validation = np.empty(0, dtype=np.int64)
     if options.val_files is not None:
-        validation = listed_patches(index, options.val_files, single_patches=False)
-        free = free & ~np.isin(index.source_ids, index.source_ids[validation])
+        validation = listed_patches(
+            index, options.val_files, single_patches=False, masks_needed=options.simulate
+        )
+        masked = index.source_ids[index.has_mask]
+        unlabeled = np.setdiff1d(index.source_ids[validation], masked)
+        if len(unlabeled):
+            _LOGGER.warning(
+                "%d source images of %s have no mask yet, such as %s: label these whole",
+                *(len(unlabeled), options.val_files, index.source_name(int(unlabeled[0]))),
+            )
+    held_out = np.isin(index.source_ids, index.source_ids[validation])
     if options.labeled_files is not None:
         labeled = listed_patches(index, options.labeled_files, single_patches=True)
+        check_apart(index, labeled, validation, (options.labeled_files, options.val_files))
     else:
-        labeled = np.flatnonzero(index.has_mask & (not options.simulate))
-    return labeled, np.setdiff1d(np.flatnonzero(free), labeled)
+        labeled = np.flatnonzero(index.has_mask & ~held_out & (not options.simulate))
+    free = (index.has_mask if options.simulate else ~index.has_mask) & ~held_out
+    return labeled, validation, np.setdiff1d(np.flatnonzero(free), labeled)
 
 
 def _choose(
     index: PatchIndex, candidates: np.ndarray, labeled: np.ndarray, options: Options
-) -> np.ndarray:
-    """The patches to label; in the place of one that is mostly black another of its photo."""
+) -> tuple[np.ndarray, int]:
+    """The patches to label, and how many were passed over, as mostly black, for others."""
     looked_at = candidates[:0]
+    passed_over = 0
     while True:
         chosen = patches_to_label(index, candidates, labeled, options.count, options.seed)
         new = np.setdiff1d(chosen, looked_at)
         bad = [patch for patch in new if not _has_content(index, patch, options.min_content)]
         if not bad:
-            return chosen
+            return chosen, passed_over
+        passed_over += len(bad)
         looked_at = np.union1d(looked_at, new)
         candidates = np.setdiff1d(candidates, bad)
 

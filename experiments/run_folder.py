@@ -13,6 +13,7 @@ from experiments.config_file import to_dict
 from experiments.launch import join_ranks
 from experiments.machine import set_up, surroundings
 from experiments.options import RunOptions
+from ignite_salak.data.listings import write_list
 from ignite_salak.files import write_json
 from ignite_salak.ranks import is_first
 
@@ -70,13 +71,16 @@ def open_folder(run: RunOptions) -> None:
 
 
 def write_config(folder: Path, options: Any, device: torch.device, facts: dict[str, Any]) -> None:
-    """Writes config.json: what it takes to do the run again, by ``--config``; rank 0 only.
+    """Writes config.json and validation.txt: what it takes to do the run again; rank 0 only.
+
+    The first is for ``--config``; the second lists the validation photos, for ``--val-files``: of a
+    run that goes on with more labels, and is judged on the same photos.
 
     Args:
         folder: the run's folder.
         options: the script's options. A resumed run is described as if never interrupted.
         device: where it runs.
-        facts: what else there is to know, plain values.
+        facts: what else there is to know, plain values; "sources" names those of every pool.
     """
     if not is_first():
         return
@@ -86,3 +90,4 @@ def write_config(folder: Path, options: Any, device: torch.device, facts: dict[s
     known = {"options": values, "defaults": defaults, **facts}
     content = {**known, "environment": surroundings(device)}
     write_json(folder / "config.json", content)
+    write_list(folder / "validation.txt", facts["sources"]["validation"])

@@ -1,4 +1,4 @@
-"""Lists of source images and patches, as users write them -> patches that have masks."""
+"""Lists of source images and patches, as users write them: read, compared, written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from ignite_salak.data.patches import IMAGE_SUFFIXES, PatchIndex
 
-__all__ = ["listed_patches"]
+__all__ = ["check_apart", "listed_patches", "write_list"]
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".dng", ".bmp", ".webp")
 
 
-def listed_patches(index: PatchIndex, listing: Path, *, single_patches: bool) -> np.ndarray:
+def listed_patches(
+    index: PatchIndex, listing: Path, *, single_patches: bool, masks_needed: bool = True
+) -> np.ndarray:
     """Finds the patches with masks of the listed source images, and those listed one by one.
 
     Args:
@@ -23,14 +25,15 @@ def listed_patches(index: PatchIndex, listing: Path, *, single_patches: bool) ->
         listing: text file in UTF-8: on every line a source image or a patch, ``name`` or
             ``folder/name``, whatever its case and extension; lines that begin with # are ignored.
         single_patches: whether it may name single patches.
+        masks_needed: whether what it names must have masks; otherwise what has none is found too.
 
     Returns:
         int64 [M], sorted.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: it is not UTF-8, names nothing, or something that is unknown or has no mask, or
-            a single patch where it may not.
+        ValueError: it is not UTF-8, names nothing, or something that is unknown or lacks the mask
+            that it needs, or a single patch where it may not.
     """
     masked_sources = np.unique(index.source_ids[index.has_mask])
     sources_by_name = _by_name(map(index.source_name, range(len(index.sources))))
@@ -41,9 +44,9 @@ def listed_patches(index: PatchIndex, listing: Path, *, single_patches: bool) ->
         if name in sources_by_name:
             # Cameras number from one again: another flight may have a photo of that name, unmasked.
             usable = np.intersect1d(sources_by_name[name], masked_sources)
-            if not len(usable):
+            if not len(usable) and masks_needed:
                 raise ValueError(f"{where}: source image {entry!r} has no mask")
-            sources.extend(usable.tolist())
+            sources.extend(usable.tolist() or sources_by_name[name])
             continue
         patches_by_name = patches_by_name or _by_name(map(index.patch_name, range(len(index))))
         if name not in patches_by_name:
@@ -58,14 +61,44 @@ def listed_patches(index: PatchIndex, listing: Path, *, single_patches: bool) ->
                 "images; list these"
             )
         masked = [patch for patch in patches_by_name[name] if index.has_mask[patch]]
-        if not masked:
+        if not masked and masks_needed:
             raise ValueError(f"{where}: patch {entry!r} has no mask")
-        patches.extend(masked)
+        patches.extend(masked or patches_by_name[name])
     if not sources and not patches:
         raise ValueError(f"list of source images {listing} names none")
-    listed = np.isin(index.source_ids, sources) & index.has_mask
+    listed = np.isin(index.source_ids, sources)
+    if masks_needed:
+        listed &= index.has_mask
     listed[patches] = True
     return np.flatnonzero(listed)
+
+
+def check_apart(
+    index: PatchIndex, labeled: np.ndarray, validation: np.ndarray, lists: tuple[object, object]
+) -> None:
+    """Refuses labelled and validation patches of the same source image.
+
+    Args:
+        index: all patches.
+        labeled: those that are trained with, int64 [L].
+        validation: those of validation images, int64 [V].
+        lists: the names of the two lists, for the message.
+
+    Raises:
+        ValueError: a source image has patches of both.
+    """
+    both = np.intersect1d(index.source_ids[labeled], index.source_ids[validation])
+    if len(both):
+        raise ValueError(
+            f"source image {index.source_name(int(both[0]))} is in {lists[0]} and in {lists[1]} "
+            f"({len(both)} in both): validation images must not be trained on"
+        )
+
+
+def write_list(path: Path, names: Iterable[str]) -> None:
+    """Writes names one a line, as ``listed_patches`` reads them."""
+    text = "".join(f"{name}\n" for name in names)
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:

@@ -45,14 +45,14 @@ def patches_to_label(
     """Chooses the patches to label next: of the source images that have fewest labels.
 
     No source image gets a label while another has fewer and patches left. Where only some of those
-    with equally many can get one, it is every n-th along each folder's flight, since neighbours
-    show the same ground. Which patches of a source image is drawn; if one of them is left out,
-    another of the same source image takes its place and nothing else changes.
+    with equally many can get one, they are spaced evenly along each folder's flight, between those
+    that have more, since neighbours show the same ground. Which patches of a source image is drawn;
+    if one of them is left out, another of that source image takes its place, where there is one.
 
     Args:
         index: all patches.
         patches: the patches to choose from, int64 [M].
-        labeled: those that have labels already, int64 [L].
+        labeled: those that have labels already, and those of validation images, int64 [L].
         size: how many; all of them where there are no more.
         seed: of the draw.
 
@@ -62,18 +62,16 @@ def patches_to_label(
     count = min(size, len(patches))
     if count < 1:
         return patches[:0]
-    sources = len(index.sources)
-    place = np.empty(sources, dtype=np.int64)
-    place[np.concatenate(flight_order(index, np.arange(sources)))] = np.arange(sources)
     key = numpy_generator(seed, "labels").permutation(len(index))
     drawn = patches[np.argsort(key[patches])]
     source = index.source_ids[drawn]
-    labels = np.bincount(index.source_ids[labeled], minlength=sources)[source] + _turns(source)
-    order = np.lexsort((place[source], labels))
-    drawn, labels = drawn[order], labels[order]
-    sure, end = np.searchsorted(labels, labels[count - 1] + np.arange(2))
-    spaced = sure + (np.arange(count - sure) + 0.5) * (end - sure) / (count - sure)
-    return np.sort(drawn[np.concatenate([np.arange(sure), spaced.astype(np.int64)])])
+    had = np.bincount(index.source_ids[labeled], minlength=len(index.sources))
+    labels = had[source] + _turns(source)
+    last = np.sort(labels)[count - 1]
+    sure, rivals = labels < last, labels == last
+    has_more = had + np.bincount(source[sure], minlength=len(had)) > last
+    spaced = _spaced(index, source[rivals], has_more, count - int(sure.sum()))
+    return np.sort(drawn[sure | (rivals & np.isin(source, spaced))])
 
 
 def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.ndarray:
@@ -111,6 +109,39 @@ def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.nd
         shown = np.maximum(shown, visible[left[position]])
         left = np.delete(left, position)
     return np.sort(np.delete(patches, left))
+
+
+def _spaced(index: PatchIndex, rivals: np.ndarray, apart: np.ndarray, size: int) -> np.ndarray:
+    """Of some source images ``size``, evenly along the flights, far from those in ``apart``.
+
+    Args:
+        index: all patches.
+        rivals: source images to choose from, int64 [R].
+        apart: source images to stay away from, bool [S].
+        size: how many, at most R.
+
+    Returns:
+        int64 [size].
+    """
+    # Stretches of a flight, from one to stay away from to the next
+    involved = np.union1d(rivals, np.flatnonzero(apart))
+    stretches: list[np.ndarray] = []
+    for positions in flight_order(index, involved):
+        flight = involved[positions]
+        parts = np.split(flight, np.flatnonzero(apart[flight]))
+        stretches.extend(part[~apart[part]] for part in parts)
+    lengths = np.asarray([len(stretch) for stretch in stretches])
+
+    # The next one where they are furthest from each other
+    sizes = np.zeros_like(lengths)
+    for _ in range(size):
+        sizes[np.argmax(lengths / (sizes + 1))] += 1
+    return np.concatenate(
+        [
+            stretch[np.arange(1, part + 1) * len(stretch) // (part + 1)]
+            for stretch, part in zip(stretches, sizes, strict=True)
+        ]
+    )
 
 
 def _turns(sources: np.ndarray) -> np.ndarray:

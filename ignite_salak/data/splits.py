@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ignite_salak.data.flights import flight_order, source_totals
-from ignite_salak.data.listings import listed_patches
+from ignite_salak.data.listings import check_apart, listed_patches
 from ignite_salak.data.patches import PatchIndex
 from ignite_salak.randomness import numpy_generator
 
@@ -138,14 +138,9 @@ def split_patches(
             labelled source images.
     """
     labeled, validation = _listed_patches(index, labeled_files, val_files)
+    check_apart(index, labeled, validation, (labeled_files, val_files))
     sources = np.unique(index.source_ids[labeled])
     held_out = np.unique(index.source_ids[validation])
-    both = np.intersect1d(sources, held_out)
-    if len(both):
-        raise ValueError(
-            f"source image {index.source_name(int(both[0]))} is in {labeled_files} and in "
-            f"{val_files} ({len(both)} in both): validation images must not be trained on"
-        )
     usable = np.ones(len(index), dtype=bool)
     usable[list(excluded)] = False
     if val_files is None:

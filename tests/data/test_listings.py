@@ -1,8 +1,9 @@
 """Lists as people write them."""
 
+import numpy as np
 import pytest
 
-from ignite_salak.data.listings import listed_patches
+from ignite_salak.data.listings import check_apart, listed_patches, write_list
 
 
 def names(index, listing, single_patches=True):
@@ -64,6 +65,20 @@ def test_a_patch_without_a_mask_is_refused(index, write):
         names(index, write("f1/DJI_1\nf1/DJI_3_patch_000_001.png"))
 
 
+def test_what_has_no_mask_is_found_where_none_is_needed(index, write):
+    listing = write("f3/DJI_1\nDJI_3\nDJI_95\n")
+    patches = listed_patches(index, listing, single_patches=False, masks_needed=False)
+    sources = [index.source_name(photo) for photo in index.source_ids[patches]]
+    assert {*sources} == {"f3/DJI_1", "f1/DJI_3", "f2/DJI_95"} and len(sources) == 8
+    # A name of several photos still means those with masks.
+    assert {*names(index, write("DJI_1"))} == {
+        index.patch_name(patch)
+        for patch in listed_patches(
+            index, write("DJI_1"), single_patches=False, masks_needed=False
+        ).tolist()
+    }
+
+
 def test_a_single_patch_is_refused_where_source_images_are_wanted(index, write):
     words = "is one patch of f2/DJI_100: validation holds out whole source images"
     with pytest.raises(ValueError, match=words):
@@ -75,6 +90,25 @@ def test_other_encodings_are_refused_by_name(index, write, encoding):
     # PowerShell's ">" writes UTF-16.
     with pytest.raises(ValueError, match=r"list\.txt is not UTF-8"):
         names(index, write("# Flüge\nDJI_1.JPG\n", encoding=encoding))
+
+
+def test_what_is_written_is_read(index, tmp_path):
+    masked = [photo for photo in range(len(index.sources)) if index.source_name(photo)[:2] == "f2"]
+    wanted = [index.source_name(photo) for photo in masked]
+    write_list(tmp_path / "list.txt", wanted)
+    assert (tmp_path / "list.txt").read_bytes().decode("utf-8").split("\n") == [*wanted, ""]
+    found = names(index, tmp_path / "list.txt", single_patches=False)
+    assert {name.partition("_patch")[0] for name in found} == {*wanted}
+
+
+def test_labelled_and_validation_patches_of_one_photo_are_refused(index):
+    one, other = (np.flatnonzero(index.source_ids == photo)[:1] for photo in (0, 1))
+    check_apart(index, one, other, ("a.txt", "b.txt"))
+    check_apart(index, one, other[:0], ("a.txt", None))
+    sibling = np.flatnonzero(index.source_ids == 0)[1:2]
+    words = rf"source image {index.source_name(0)} is in a\.txt and in b\.txt \(1 in both\)"
+    with pytest.raises(ValueError, match=words):
+        check_apart(index, one, np.concatenate([other, sibling]), ("a.txt", "b.txt"))
 
 
 def test_a_missing_list_is_named(index, tmp_path):

@@ -69,16 +69,39 @@ class TestPatchesToLabel:
             assert self.labels(index, chosen) == expected
 
     def test_evenly_along_the_flights(self, tmp_path):
-        photos = {f"DJI_{number}": "---" for number in range(1, 21)}
-        index = make_index(tmp_path, {"f1": photos, "f2": dict.fromkeys("abcd", "---")})
+        # In the index as a scan finds them, in the flight by number.
+        photos = sorted(f"DJI_{number}" for number in range(1, 21))
+        assert photos[:3] == ["DJI_1", "DJI_10", "DJI_11"]
+        folders = {"f1": dict.fromkeys(photos, "---"), "f2": dict.fromkeys("abcd", "---")}
+        index = make_index(tmp_path, folders)
+        rest = np.arange(len(index))
+        labeled = rest[:0]
+        rounds = []
+        for size in (6, 5, 13):
+            chosen = patches_to_label(index, rest, labeled, size, seed=1)
+            rounds.append(sorted(index.source_name(photo) for photo in index.source_ids[chosen]))
+            rest, labeled = np.setdiff1d(rest, chosen), np.union1d(labeled, chosen)
+        assert rounds[0] == sorted([*(f"f1/DJI_{n}" for n in (4, 7, 11, 14, 17)), "f2/c"])
+        # The next rounds go between them.
+        assert rounds[1] == sorted(f"f1/DJI_{n}" for n in (2, 6, 9, 13, 19))
+        assert self.labels(index, labeled) == [1] * 24
+
+    def test_far_from_photos_with_labels(self, tmp_path):
+        photos = {f"DJI_{number}": "mmm" if number in (8, 12) else "---" for number in range(20)}
+        index = make_index(tmp_path, {"f1": photos, "f2": {"a": "-"}})
+        masked = np.flatnonzero(index.has_mask)
+        for size, expected in ((1, {4}), (2, {4, 16}), (3, {2, 5, 16}), (4, {2, 5, 15, 17})):
+            chosen = patches_to_label(index, np.flatnonzero(~index.has_mask), masked, size, seed=1)
+            assert set(index.source_ids[chosen].tolist()) == expected
+
+    @pytest.mark.parametrize("size", range(1, 31))
+    def test_no_gap_is_much_longer_than_another(self, tmp_path, size):
+        index = make_index(tmp_path, {"f": {f"DJI_{number}": "--" for number in range(30)}})
         everything = np.arange(len(index))
-        first = patches_to_label(index, everything, everything[:0], 6, seed=1)
-        names = [index.source_name(source) for source in index.source_ids[first]]
-        assert names == ["f1/DJI_3", "f1/DJI_7", "f1/DJI_11", "f1/DJI_15", "f1/DJI_19", "f2/c"]
-        # The next round goes between them.
-        rest = np.setdiff1d(everything, first)
-        second = patches_to_label(index, rest, first, 18, seed=1)
-        assert self.labels(index, np.concatenate([first, second])) == [1] * 24
+        chosen = patches_to_label(index, everything, everything[:0], size, seed=1)
+        photos = np.sort(index.source_ids[chosen])
+        gaps = np.diff([-1, *photos, 30])
+        assert len(set(photos.tolist())) == size and gaps.max() - gaps.min() <= 1
 
     def test_the_seed_draws_the_patches_and_not_the_photos(self, tmp_path):
         index = make_index(tmp_path, {"f": {f"DJI_{number}": "-" * 9 for number in range(30)}})

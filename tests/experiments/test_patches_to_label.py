@@ -1,5 +1,8 @@
 """The patches to label next: whose they are, what is copied, what they are good for."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -22,13 +25,20 @@ def root(tmp_path, add_patch):
 
 def choose(root, output, *flags):
     main(["--data-root", str(root), "--output", str(output), *flags])
-    [listing] = output.glob("*.txt")
-    assert listing.name == ("labeled.txt" if "--simulate" in flags else "patches.txt")
+    listing = output / ("labeled.txt" if "--simulate" in flags else "patches.txt")
     return listing.read_text(encoding="utf-8").split()
 
 
 def photos(names):
     return sorted({name.partition("_patch")[0] for name in names})
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """Four patches of one photo and one of another."""
+    path = tmp_path / "listing.txt"
+    path.write_text("A_0\nA_1_patch_000_000\n", encoding="utf-8")
+    return path
 
 
 def test_images_are_copied_in_the_layout_of_the_data(root, tmp_path, capsys):
@@ -47,20 +57,59 @@ def test_images_are_copied_in_the_layout_of_the_data(root, tmp_path, capsys):
     assert second == ["b", "4", "0", "6", "4"] and all_folders == ["all", "8", "4", "6", "8"]
 
 
-def test_labelled_and_copied_back_they_are_trained_with(root, tmp_path, add_patch):
+@pytest.fixture
+def label(root, save):
+    """Returns a function that labels what was chosen and copies it back, as the script says."""
+
+    def by_hand(output):
+        for image in output.glob("*/images/*"):
+            save(image.parents[1] / "masks" / f"{image.stem}.png", np.ones((16, 16), np.uint8))
+        for folder in filter(Path.is_dir, output.iterdir()):
+            shutil.copytree(folder, root / folder.name, dirs_exist_ok=True)
+
+    return by_hand
+
+
+def split(root, **flags):
+    index = scan_patches(root)
+    pools = split_patches(index, index.has_mask[:, None] * [[1, 1]], **flags)
+    return index, pools, pools.sources(index)
+
+
+def test_labelled_and_copied_back_they_are_trained_with(root, tmp_path, label):
+    before = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     output = tmp_path / "to_label"
     names = choose(root, output, "--count", "4")
-    for name in names:
-        add_patch(root / "b", name.removeprefix("b/"), np.ones((16, 16)))
-    index = scan_patches(root)
-    split = split_patches(index, index.has_mask[:, None] * [[1, 1]], val_fraction=0.25)
-    assert sorted({*split.sources(index)["labelled"], *split.sources(index)["validation"]}) == [
+    label(output)
+    new = {path.relative_to(root) for path in root.rglob("*.png")} - {*before}
+    assert new == {Path("b", "masks", f"{name.removeprefix('b/')}.png") for name in names}
+    _, _, sources = split(root, val_fraction=0.25)
+    assert sorted({*sources["labelled"], *sources["validation"]}) == [
         *(f"a/A_{photo}" for photo in range(4)),
         *(f"b/B_{photo}" for photo in range(4)),
     ]
     # The next ones are others.
     again = choose(root, tmp_path / "again", "--count", "4")
     assert photos(again) == photos(names) and not {*again} & {*names}
+
+
+def test_listed_labels_and_new_ones_are_a_list_to_train_with(
+    root, tmp_path, label, listing, capsys
+):
+    validation = tmp_path / "val.txt"
+    validation.write_text("a/A_2\nA_3\n", encoding="utf-8")
+    flags = ["--labeled-files", str(listing), "--val-files", str(validation)]
+    output = tmp_path / "to_label"
+    names = choose(root, output, "--count", "4", *flags)
+    assert f"--labeled-files {output / 'labeled.txt'}" in capsys.readouterr().out
+    label(output)
+    index, pools, sources = split(root, labeled_files=output / "labeled.txt", val_files=validation)
+    old = [*(f"a/A_0_patch_000_{patch:03d}" for patch in range(4)), "a/A_1_patch_000_000"]
+    assert [index.patch_name(patch) for patch in pools.labeled] == [*old, *names]
+    assert sources["validation"] == ["a/A_2", "a/A_3"]
+    # Without a list all that have masks are trained with, and none is needed.
+    choose(root, tmp_path / "again", "--count", "4")
+    assert not (tmp_path / "again" / "labeled.txt").exists()
 
 
 def test_simulated_ones_have_masks_and_are_a_list_to_train_with(root, tmp_path):
@@ -71,22 +120,25 @@ def test_simulated_ones_have_masks_and_are_a_list_to_train_with(root, tmp_path):
     names = choose(root, output, "--count", "5", *flags)
     assert photos(names) == ["a/A_0", "a/A_1", "a/A_3"] and len(names) == 5
     assert [path.name for path in output.iterdir()] == ["labeled.txt"]
-    index = scan_patches(root)
-    split = split_patches(
-        index,
-        index.has_mask[:, None] * [[1, 1]],
-        labeled_files=output / "labeled.txt",
-        val_files=validation,
-    )
-    assert split.chosen_patches(index) == names
+    index, pools, _ = split(root, labeled_files=output / "labeled.txt", val_files=validation)
+    assert pools.chosen_patches(index) == names
 
 
-@pytest.fixture
-def listing(tmp_path):
-    """Four patches of one photo and one of another."""
-    path = tmp_path / "listing.txt"
-    path.write_text("A_0\nA_1_patch_000_000\n", encoding="utf-8")
-    return path
+def test_validation_photos_need_no_mask_yet(root, tmp_path, caplog):
+    validation = tmp_path / "val.txt"
+    validation.write_text("a/A_0\nb/B_1\nB_3\n", encoding="utf-8")
+    names = choose(root, tmp_path / "out", "--count", "99", "--val-files", str(validation))
+    assert photos(names) == ["b/B_0", "b/B_2"] and len(names) == 8
+    assert "2 source images" in caplog.text and "b/B_1: label these whole" in caplog.text
+
+
+def test_the_seed_draws_other_patches_of_the_same_photos(root, tmp_path):
+    drawn = [
+        choose(root, tmp_path / f"out_{seed}", "--count=3", f"--seed={seed}") for seed in range(6)
+    ]
+    assert len({tuple(names) for names in drawn}) > 1
+    assert len({tuple(photos(names)) for names in drawn}) == 1
+    assert choose(root, tmp_path / "again", "--count=3", "--seed=5") == drawn[5]
 
 
 def test_listed_ones_count_as_labelled_and_stay_in_the_list(root, tmp_path, listing):
@@ -116,11 +168,16 @@ def test_patches_without_content_or_that_cannot_be_read_are_passed_over(
     bad = {"b/B_2_patch_000_001"}
     black = {"b/B_1_patch_000_000", "b/B_1_patch_000_001"}
     assert {*choose(root, tmp_path / "half", "--count", "99")} == every - black - bad
-    assert "B_2_patch_000_001.png" in caplog.text and "only 13 patches are left" in caplog.text
+    assert "B_2_patch_000_001.png" in caplog.text
+    assert "13 are all patches without a mask" in caplog.text
+    assert "mostly black or unreadable ones (3) not counted" in caplog.text
     assert {*choose(root, tmp_path / "all", "--count=99", "--min-content=0")} == every - bad
-    full = choose(root, tmp_path / "full", "--count=4", "--min-content=1")
-    assert photos(full) == [f"b/B_{photo}" for photo in range(4)]
-    assert "b/B_1_patch_000_003" in full
+    # Whatever is drawn first, only one of B_1 will do.
+    for seed in range(6):
+        flags = ["--count=4", "--min-content=1", f"--seed={seed}"]
+        full = choose(root, tmp_path / f"full_{seed}", *flags)
+        assert photos(full) == [f"b/B_{photo}" for photo in range(4)]
+        assert "b/B_1_patch_000_003" in full
 
 
 @pytest.mark.parametrize(
@@ -130,15 +187,23 @@ def test_patches_without_content_or_that_cannot_be_read_are_passed_over(
         (["--count=1", "--min-content=1.5"], "--min-content 1.5 is not between 0 and 1"),
         (["--count=1", "--min-content=nan"], "--min-content nan is not between 0 and 1"),
         (["--count=1", "--val-files=none.txt"], "none.txt cannot be read"),
-        (["--count=1", "--data-root=nowhere"], "nowhere is not a folder"),
-        (["--count=1", "--simulate", "--labeled-files=ALL"], "no patch with a mask is left"),
-        (["--count=1", "--data-root=ROOT/a"], "no patch without a mask is left to choose"),
+        (["--count=1", "--data-root=nowhere"], "--data-root nowhere is not a folder"),
+        (["--count=1", "--simulate", "--labeled-files=ALL"], "no patch with a mask under"),
+        (["--count=1", "--data-root=ROOT/a"], "nothing is left to choose: no patch without a mask"),
+        (
+            ["--count=1", "--labeled-files=ALL", "--val-files=ONE"],
+            "is in ALL and in ONE (1 in both)",
+        ),
+        (["--count=1", "--simulate", "--val-files=BARE"], "source image 'b/B_1' has no mask"),
     ],
 )
 def test_what_cannot_be_chosen_is_one_line_and_writes_nothing(root, tmp_path, capsys, flags, words):
-    everything = tmp_path / "all.txt"
-    everything.write_text("".join(f"A_{photo}\n" for photo in range(4)), encoding="utf-8")
-    flags = [flag.replace("ALL", str(everything)).replace("ROOT", str(root)) for flag in flags]
+    lists = {"ALL": "A_0\nA_1\nA_2\nA_3\n", "ONE": "A_3\n", "BARE": "b/B_1\n"}
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        flags = [flag.replace(f"={name}", f"={tmp_path / name}") for flag in flags]
+        words = words.replace(name, str(tmp_path / name))
+    flags = [flag.replace("ROOT", str(root)) for flag in flags]
     output = tmp_path / "out"
     assert run_script(main, ["--data-root", str(root), "--output", str(output), *flags]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
@@ -146,7 +211,12 @@ def test_what_cannot_be_chosen_is_one_line_and_writes_nothing(root, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ("output", "words"), [(".", "is there already"), ("data/to_label", "is in --data-root")]
+    ("output", "words"),
+    [
+        (".", "is there already"),
+        ("data/to_label", "is in --data-root"),
+        ("data/a/images/A_0_patch_000_000.png/out", "A_0_patch_000_000.png is a file"),
+    ],
 )
 def test_folders_that_hold_something_else_are_left_alone(root, tmp_path, capsys, output, words):
     call = ["--data-root", str(root), "--output", str(tmp_path / output), "--count", "1"]
@@ -155,8 +225,9 @@ def test_folders_that_hold_something_else_are_left_alone(root, tmp_path, capsys,
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 
-def test_folders_of_masks_keep_their_names(root, tmp_path, add_patch):
+def test_folders_keep_their_names(root, tmp_path, add_patch):
     add_patch(root / "a", "A_9_patch_000_000")
     (root / "a" / "masks").rename(root / "a" / "Masks")
+    (root / "a" / "images").rename(root / "a" / "IMAGES")
     assert photos(choose(root, tmp_path / "out", "--count", "5"))[0] == "a/A_9"
-    assert [path.name for path in sorted((tmp_path / "out" / "a").iterdir())] == ["Masks", "images"]
+    assert [path.name for path in sorted((tmp_path / "out" / "a").iterdir())] == ["IMAGES", "Masks"]

@@ -44,7 +44,7 @@ def test_files_of_a_run(finished):
     assert names == {
         *("latest_checkpoint.pth", "checkpoint_4.pth", "best_model_ema.pth", "final_model.pth"),
         *("final_model_ema.pth", "config.json", "history.csv", "tensorboard", "panels"),
-        *("summary.json", "report.html", "source_classes.csv"),
+        *("summary.json", "report.html", "source_classes.csv", "validation.txt"),
     }
     assert list((finished / "tensorboard").iterdir())
     assert {path.name for path in (finished / "panels").iterdir()} == {
@@ -59,6 +59,8 @@ def test_files_of_a_run(finished):
     for pool in ("labelled", "validation"):
         assert saved.facts["sources"][pool] == config["sources"][pool]
     assert saved.facts["thresholds"] == config["thresholds"]
+    listed = (finished / "validation.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == config["sources"]["validation"]
 
 
 def test_history_has_losses_st_pixels_and_scores(finished):
