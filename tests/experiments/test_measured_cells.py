@@ -23,6 +23,9 @@ STUDIES = {
     "dubai_third_photos": "compare_dubai_other_photos.json",
     "dubai_fourth_photos": "compare_dubai_other_photos.json",
     "dubai_spread": "compare_dubai_spread.json",
+    "dubai_other_spread": "compare_dubai_spread_draws.json",
+    "dubai_third_spread": "compare_dubai_spread_draws.json",
+    "dubai_fourth_spread": "compare_dubai_spread_draws.json",
     "dubai_v3_switches": "v3_switches_dubai.json",
     "dubai_v4": "ablate_v4_dubai.json",
 }
@@ -78,7 +81,12 @@ def test_the_page_of_results_says_its_scores(file):
 
 
 DRAWS = [name for name, study in STUDIES.items() if study == "compare_dubai_other_photos.json"]
-LISTS = {**{draw: draw for draw in DRAWS}, "dubai_spread": "dubai_spread_patches"}
+SPREAD = [name for name in STUDIES if name.endswith("_spread")]
+LISTS = {
+    **{draw: draw for draw in DRAWS},
+    **{name: name.replace("_spread", "_photos") for name in SPREAD},
+    "dubai_spread": "dubai_spread_patches",
+}
 
 
 @pytest.mark.parametrize("cells", LISTS)
@@ -92,13 +100,21 @@ def test_cells_were_run_with_the_lists_of_the_repository(cells):
         assert result["identity"]["validation"] == validation
 
 
-def test_the_page_of_results_says_what_the_draws_say_together():
-    study = read_study(ROOT / "experiments" / "compare_dubai_other_photos.json")
-    folders = [CELLS / name for name in ("dubai", *DRAWS)]
-    page = draws_page(study, read_draws(study, folders)).replace(f"{CELLS.as_posix()}/", "")
+@pytest.mark.parametrize(
+    ("study", "names", "tables"),
+    [
+        ("compare_dubai_other_photos.json", ["dubai", *DRAWS], 1),
+        ("compare_dubai_spread_draws.json", ["dubai", *DRAWS, *SPREAD], 2),
+    ],
+)
+def test_the_page_of_results_says_what_the_draws_say_together(study, names, tables):
+    known = read_study(ROOT / "experiments" / study)
+    draws = read_draws(known, [CELLS / name for name in names])
+    page = draws_page(known, draws).replace(f"{CELLS.as_posix()}/", "")
     results = (ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
-    [table] = [part for part in page.split("\n\n") if part.startswith("| draw |")]
-    for row in table.splitlines():
+    found = [part for part in page.split("\n\n") if part.startswith("| draw |")]
+    assert len(found) == tables
+    for row in "\n".join(found).splitlines():
         assert row in results
 
 
