@@ -14,7 +14,12 @@ import torch
 from experiments.masks import look_at_masks
 from experiments.options import DataOptions, RunOptions
 from ignite_salak.classes import ClassMap
-from ignite_salak.data.balance import MaskStatistics, balanced_weights, format_balance
+from ignite_salak.data.balance import (
+    MaskStatistics,
+    balanced_weights,
+    estimated_pixels,
+    format_balance,
+)
 from ignite_salak.data.datasets import PatchDataset
 from ignite_salak.data.decoding import MaskReader
 from ignite_salak.data.loaders import EvaluationBatches, TrainingStream
@@ -42,6 +47,8 @@ class RunData:
         split: who is in which pool.
         class_weights: balanced weights of the labelled training pixels, float32 [C].
         labeled_pixels: pixels of every class in every labelled training patch, int64 [N, C].
+        estimated_pixels: pixels of every class in all patches of the labelled source images, by
+            those that are labelled, int64 [C].
         stream: training batches.
         validation: all validation patches.
         training: a fixed sample of the labelled training patches, as many as in validation.
@@ -56,6 +63,7 @@ class RunData:
     split: Split
     class_weights: torch.Tensor
     labeled_pixels: np.ndarray
+    estimated_pixels: np.ndarray
     stream: TrainingStream
     validation: EvaluationBatches
     training: EvaluationBatches
@@ -131,6 +139,7 @@ def load_data(
         split,
         torch.tensor(weights, dtype=torch.float32),
         statistics.counts[split.labeled],
+        estimated_pixels(statistics.counts, index.source_ids, split.labeled, split.unlabeled),
         TrainingStream(patches(split.labeled, reader), second, seed=run.seed, **loading),
         validation,
         training,

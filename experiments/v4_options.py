@@ -40,8 +40,8 @@ class TeacherOptions:
     keep_share: tuple[float, float] = (0.5, 0.8)
     """Share of the pixels of every class that is kept, at the start and at the end."""
     keep_share_of: Literal["predicted", "expected"] = "expected"
-    """What --keep-share is a share of: the pixels predicted as a class, or as many as it has among
-    the labelled ones."""
+    """What --keep-share is a share of: the pixels predicted as a class, or as many as it has in the
+    labelled photos."""
     threshold_start: float = 0.6
     """Where quantile thresholds start; high, only the easiest class passes at first."""
     threshold_bounds: tuple[float, float] = (0.4, 0.99)
@@ -51,7 +51,7 @@ class TeacherOptions:
     teacher_views: int = 1
     """Views that the teacher votes on, flipped and turned at random; 0 for the student's own."""
     alignment: float = 1.0
-    """How far votes are shifted towards the labelled patches' shares of the classes, 0 to 1."""
+    """How far votes are shifted towards the classes' shares of the labelled photos, 0 to 1."""
     doubt_weights: bool = False
     """Weigh pseudo-labels less where the teacher's heads disagree."""
 
@@ -90,7 +90,7 @@ class TeacherOptions:
         """Returns what shifts the votes."""
         if self.alignment == 0:
             return None
-        pixels = torch.tensor(data.labeled_pixels.sum(axis=0) + 1)  # of an absent class, one
+        pixels = torch.tensor(data.estimated_pixels + 1)  # of an absent class, one
         return DistributionAlignment(pixels, strength=self.alignment, device=device)
 
     def thresholds(self, data: RunData, steps: int, device: torch.device) -> Thresholds:
@@ -108,7 +108,7 @@ class TeacherOptions:
         }
         if self.keep_share_of == "predicted":
             return QuantileThresholds(classes, **following)
-        return ExpectedThresholds(torch.tensor(data.labeled_pixels.sum(axis=0)), **following)
+        return ExpectedThresholds(torch.tensor(data.estimated_pixels), **following)
 
 
 @dataclass

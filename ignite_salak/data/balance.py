@@ -23,6 +23,7 @@ __all__ = [
     "balanced_weights",
     "check_unlisted",
     "clipped_weights",
+    "estimated_pixels",
     "format_balance",
     "inspect_masks",
 ]
@@ -184,6 +185,32 @@ def clipped_weights(
     weights = np.ones_like(pixels)
     weights[present] = np.minimum(raw / raw.mean(), limit)
     return weights
+
+
+def estimated_pixels(
+    counts: np.ndarray, sources: np.ndarray, labeled: np.ndarray, unlabeled: np.ndarray
+) -> np.ndarray:
+    """Estimates the pixels of every class in all source images that have labelled patches.
+
+    A labelled patch stands for the others of its source image: it counts as often as that image has
+    patches for each labelled one (the expansion estimator of stratified sampling: Horvitz and
+    Thompson 1952; Cochran 1977, "Sampling Techniques", section 5.3). So photos of which as many
+    patches are labelled, though one is larger than another, do not count alike. Where source images
+    are labelled whole, it is the plain sum.
+
+    Args:
+        counts: pixels per patch and class, integer [N, C].
+        sources: the source image of every patch, integer [N].
+        labeled: the labelled patches, int64 [L].
+        unlabeled: the unlabelled patches, int64 [U].
+
+    Returns:
+        int64 [C], rounded.
+    """
+    patches = np.bincount(sources[np.concatenate([labeled, unlabeled])])
+    shown = np.bincount(sources[labeled], minlength=len(patches))
+    weights = (patches / np.maximum(1, shown))[sources[labeled]]
+    return np.rint(weights @ counts[labeled]).astype(np.int64)
 
 
 def format_balance(classes: ClassMap, counts: np.ndarray, weights: np.ndarray) -> str:

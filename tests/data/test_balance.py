@@ -14,6 +14,7 @@ from ignite_salak.data.balance import (
     balanced_weights,
     check_unlisted,
     clipped_weights,
+    estimated_pixels,
     format_balance,
     inspect_masks,
 )
@@ -75,6 +76,43 @@ def test_weights_equal_those_of_scikit_learn():
 def test_absent_class_has_weight_one_and_does_not_count():
     weights = balanced_weights(np.array([30, 0, 10]))
     np.testing.assert_allclose(weights, [40 / (2 * 30), 1.0, 40 / (2 * 10)])
+
+
+class TestEstimatedPixels:
+    def test_by_hand(self):
+        counts = np.array([[5, 0], [0, 7], [9, 9], [0, 4], [8, 8], [3, 3]])
+        sources = np.array([0, 0, 0, 1, 1, 2])
+        labeled, unlabeled = np.array([0, 1, 3]), np.array([2, 4, 5])
+        # The first photo has three patches for two labelled, the second two for one.
+        found = estimated_pixels(counts, sources, labeled, unlabeled)
+        assert found.tolist() == [8, 18] and found.dtype == np.int64  # 7.5, 10.5 + 8
+
+    def test_of_whole_photos_it_is_the_sum(self):
+        generator = np.random.default_rng(0)
+        counts = generator.integers(0, 2**40, size=(90, 3))
+        sources = np.repeat(np.arange(30), 3)
+        labeled = np.arange(30, 60)
+        rest = np.setdiff1d(np.arange(90), labeled)
+        found = estimated_pixels(counts, sources, labeled, rest)
+        np.testing.assert_array_equal(found, counts[labeled].sum(axis=0))
+
+    def test_right_in_the_mean_where_photos_give_as_many_patches_each(self):
+        generator = np.random.default_rng(1)
+        sources = np.repeat(np.arange(8), [3, 6, 9, 12, 15, 18, 21, 24])
+        # The larger the photo, the more of its pixels are of the last class.
+        counts = generator.integers(0, 100, size=(len(sources), 3))
+        counts[:, 2] *= sources
+        total, estimates, plain = counts.sum(axis=0), [], []
+        for _ in range(2_000):
+            drawn = generator.permutation(len(sources))
+            labeled = np.sort(
+                np.concatenate([drawn[sources[drawn] == photo][:2] for photo in range(8)])
+            )
+            rest = np.setdiff1d(drawn, labeled)
+            estimates.append(estimated_pixels(counts, sources, labeled, rest))
+            plain.append(counts[labeled].sum(axis=0) * len(sources) / len(labeled))
+        np.testing.assert_allclose(np.mean(estimates, axis=0), total, rtol=0.02)
+        assert np.mean(plain, axis=0)[2] < 0.8 * total[2]
 
 
 @pytest.mark.parametrize("weights", [balanced_weights, clipped_weights])
