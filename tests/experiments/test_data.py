@@ -9,6 +9,7 @@ from PIL import Image
 
 from experiments.data import load_data
 from experiments.options import DataOptions, RunOptions
+from ignite_salak.data.listings import write_list
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,28 @@ def test_input_size_reads_at_half_resolution(shared_plantation):
     data = load(shared_plantation, input_size=16)
     assert next(iter(data.stream))["labeled"]["image"].shape[-2:] == (16, 16)
     assert next(iter(data.validation))["mask"].shape[-2:] == (16, 16)
+
+
+def test_one_labelled_patch_stands_for_its_photo(shared_plantation, tmp_path):
+    whole = load(shared_plantation)
+    np.testing.assert_array_equal(whole.estimated_pixels, whole.labeled_pixels.sum(axis=0))
+    [first, other] = whole.split.sources(whole.index)["labelled"][:2]
+    named = [whole.index.patch_name(patch) for patch in whole.split.labeled.tolist()]
+    of_first = [name for name in named if name.startswith(f"{first}_patch")]
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"{of_first[0]}\n{other}\n", encoding="utf-8")
+    data = load(
+        shared_plantation, labeled_files=listing, val_files=_validation_list(whole, tmp_path)
+    )
+    single = data.labeled_pixels[0]
+    expected = data.labeled_pixels[1:].sum(axis=0) + len(of_first) * single
+    assert len(of_first) > 1 and single.any()
+    np.testing.assert_array_equal(data.estimated_pixels, expected)
+
+
+def _validation_list(data, folder):
+    write_list(folder / "val.txt", data.split.sources(data.index)["validation"])
+    return folder / "val.txt"
 
 
 def test_nothing_unlabelled_is_supervised_training_with_a_warning(plantation, caplog):

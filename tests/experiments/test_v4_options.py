@@ -1,9 +1,15 @@
 """V4's option groups: what they resolve to, and what they say."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import torch
 
 from experiments.v4_options import StrongOptions, TeacherOptions
 from ignite_salak.augment import RandomColors
+
+CPU = torch.device("cpu")
 
 
 def test_colors_are_off_until_one_of_them_is_wanted():
@@ -13,6 +19,31 @@ def test_colors_are_off_until_one_of_them_is_wanted():
     grey = StrongOptions(grayscale=0.3).color_views()
     assert (grey.jitter_probability, grey.blur_probability) == (0.0, 0.0)
     assert grey.grayscale_probability == 0.3
+
+
+def test_votes_and_thresholds_expect_the_shares_of_the_labelled_photos():
+    data = SimpleNamespace(
+        classes=SimpleNamespace(num_classes=2),
+        labeled_pixels=np.array([[30, 20], [30, 20]]),
+        estimated_pixels=np.array([899, 99]),
+    )
+    teacher = TeacherOptions(keep_share=(1.0, 1.0), threshold_bounds=(0.0, 1.0))
+    valid = torch.ones(1, 10, 10, dtype=torch.bool)
+    aligned = teacher.distribution_alignment(data, CPU)(torch.full((1, 2, 10, 10), 0.5), valid)
+    torch.testing.assert_close(aligned[0, :, 0, 0], torch.tensor([0.9, 0.1]))
+    # Half of the pixels is taken for either class, with confidences from 0.5 to 1: of the second
+    # a fifth is kept, as many as a tenth of all, of the first all.
+    confidence = torch.linspace(0.5, 1.0, 52)[1:-1]
+    second = torch.cat([1 - confidence, confidence]).view(1, 10, 10)
+    thresholds = teacher.thresholds(data, 1, CPU)
+    thresholds.update(torch.stack([1 - second, second], dim=1), valid, 1)
+    kept = [
+        int((each >= bound).sum())
+        for each, bound in zip(
+            (1 - second[second < 0.5], second[second > 0.5]), thresholds.values, strict=True
+        )
+    ]
+    assert kept == [50, pytest.approx(10, abs=1)]
 
 
 @pytest.mark.parametrize(
