@@ -37,8 +37,8 @@ class Options:
     count: int
     """Number of patches to label."""
     labeled_files: Path | None = None
-    """Text file of the source images, or single patches, that training uses with masks; all with
-    masks if not given. What is chosen is added to it in OUTPUT/labeled.txt."""
+    """Text file of the source images, or single patches, that training uses with masks; if not
+    given, all with masks, with --simulate none. OUTPUT/labeled.txt adds what is chosen."""
     val_files: Path | None = None
     """Text file of the validation source images, of which no patch is chosen, labelled or not."""
     min_content: float = 0.5
@@ -50,7 +50,7 @@ class Options:
     seed: int = 0
     """Seed of the choice among the patches of a photo."""
     output: Path = Path("to_label")
-    """New folder for the lists and the patches, in the data's layout."""
+    """New folder for the lists, and for the patches in the data's layout under OUTPUT/data."""
 
     def check(self) -> None:
         """Refuses what is no number of patches or no share, no data, and a folder that is there."""
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     options.check()
     index = scan_patches(options.data_root)
+    if index.orphan_masks:
+        _LOGGER.warning("%d masks have no image of the same name", index.orphan_masks)
     labeled, validation, candidates = _pools(index, options)
 
     chosen, passed_over = _choose(index, candidates, np.union1d(labeled, validation), options)
@@ -93,17 +95,20 @@ def main(arguments: Sequence[str]) -> None:
         write_list(list_of_all, map(index.patch_name, np.union1d(labeled, chosen).tolist()))
     print(text_table(_HEAD, _rows(index, labeled, chosen)))
     if options.simulate:
-        print(f"\n--labeled-files {list_of_all} trains with them and with those that have labels")
+        print(f"\n--labeled-files {list_of_all} trains with them and with those labelled before")
         return
     write_list(options.output / "patches.txt", map(index.patch_name, chosen.tolist()))
-    _copy(index, chosen, options.output)
+    data = options.output / "data"
+    _copy(index, chosen, data)
     print(
-        f"\nLabel the images under {options.output}, put each mask under its image's name, as PNG, "
-        f"into the folder for masks beside it, and copy the folders in {options.output} over those "
-        f"in {options.data_root}"
+        f"\nLabel the images under {data}, put each mask, as PNG under its image's name, into the "
+        f"folder for masks beside the images, and copy what is in {data} into {options.data_root}"
     )
     if options.labeled_files is not None:
-        print(f"Then train with --labeled-files {list_of_all}")
+        print(
+            f"Then train with --labeled-files {list_of_all}, without the lines of patches that you "
+            "did not label"
+        )
 
 
 def _pools(index: PatchIndex, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -133,7 +138,7 @@ def _pools(index: PatchIndex, options: Options) -> tuple[np.ndarray, np.ndarray,
 def _choose(
     index: PatchIndex, candidates: np.ndarray, labeled: np.ndarray, options: Options
 ) -> tuple[np.ndarray, int]:
-    """The patches to label, and how many were passed over, as mostly black, for others."""
+    """The patches to label, and how many were passed over for others, black or unreadable."""
     looked_at = candidates[:0]
     passed_over = 0
     while True:
@@ -163,7 +168,7 @@ def _copy(index: PatchIndex, patches: np.ndarray, output: Path) -> None:
         masks = index.mask_folders[int(index.folder_ids[patch])]
         image.parent.mkdir(parents=True, exist_ok=True)
         (output / masks if masks else image.parent.with_name("masks")).mkdir(exist_ok=True)
-        shutil.copyfile(source, image)
+        shutil.copy2(source, image)  # of the same date, so that copied back nothing has changed
 
 
 def _rows(index: PatchIndex, labeled: np.ndarray, chosen: np.ndarray) -> list[list[str]]:

@@ -66,8 +66,8 @@ def read_draws(study: Study, folders: Sequence[Path]) -> Draws:
 
     Raises:
         ValueError: fewer than two draws; a folder without such a cell; a cell that is in two
-            folders of a draw; a photo that is judged in two draws; or a recipe that was not trained
-            in the same way in all of them.
+            folders of a draw; two lists of one name in a draw; a photo that is judged in two draws;
+            or a recipe that was not trained in the same way in all of them.
     """
     draws: dict[str, list[Result]] = {}
     folder_of: dict[tuple[str, str], Path] = {}
@@ -85,6 +85,7 @@ def read_draws(study: Study, folders: Sequence[Path]) -> Draws:
                 raise ValueError(f"{cell} is in both {folder_of[draw, cell]} and {folder}")
             folder_of[draw, cell] = folder
         draws.setdefault(draw, []).extend(results)
+        _check_lists(draw, draws[draw])
     if len(draws) < 2:
         raise ValueError("give the folders of at least two draws, each with photos of its own")
     _check_photos(draws)
@@ -138,6 +139,15 @@ def _pair(
 
 def _closed(pairs: Sequence[tuple[float, float]]) -> float:
     return share_of_gap(*(sum(values) for values in zip(*pairs, strict=True)))
+
+
+def _check_lists(draw: str, results: Sequence[Result]) -> None:
+    """A seed is no seed of the others where its list has other photos."""
+    labeled: dict[str, list[str]] = {}
+    for result in results:
+        photos = result["identity"]["labeled"]
+        if labeled.setdefault(result["list"], photos) != photos:
+            raise ValueError(f"cells of {draw} have two lists named {result['list']}")
 
 
 def _check_photos(draws: Draws) -> None:

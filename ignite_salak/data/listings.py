@@ -23,9 +23,11 @@ def listed_patches(
     Args:
         index: all patches.
         listing: text file in UTF-8: on every line a source image or a patch, ``name`` or
-            ``folder/name``, whatever its case and extension; lines that begin with # are ignored.
+            ``folder/name``, perhaps after ``./``, whatever its case and extension; lines that begin
+            with # are ignored.
         single_patches: whether it may name single patches.
-        masks_needed: whether what it names must have masks; otherwise what has none is found too.
+        masks_needed: whether the source images that it names must have masks; otherwise all patches
+            of all that have the name are found.
 
     Returns:
         int64 [M], sorted.
@@ -40,16 +42,20 @@ def listed_patches(
     patches_by_name: dict[str, list[int]] = {}
     sources: list[int] = []
     patches: list[int] = []
-    for where, entry, name in _entries(listing):
-        if name in sources_by_name:
+    for where, entry, spellings in _entries(listing):
+        name = next((name for name in spellings if name in sources_by_name), None)
+        if name is not None:
             # Cameras number from one again: another flight may have a photo of that name, unmasked.
-            usable = np.intersect1d(sources_by_name[name], masked_sources)
-            if not len(usable) and masks_needed:
+            usable = np.asarray(sources_by_name[name])
+            if masks_needed:
+                usable = np.intersect1d(usable, masked_sources)
+            if not len(usable):
                 raise ValueError(f"{where}: source image {entry!r} has no mask")
-            sources.extend(usable.tolist() or sources_by_name[name])
+            sources.extend(usable.tolist())
             continue
         patches_by_name = patches_by_name or _by_name(map(index.patch_name, range(len(index))))
-        if name not in patches_by_name:
+        name = next((name for name in spellings if name in patches_by_name), None)
+        if name is None:
             raise ValueError(
                 f"{where}: no source image or patch named {entry!r} under {index.root}; there are "
                 f"{len(index.sources)} source images, such as {index.source_name(0)}"
@@ -61,9 +67,9 @@ def listed_patches(
                 "images; list these"
             )
         masked = [patch for patch in patches_by_name[name] if index.has_mask[patch]]
-        if not masked and masks_needed:
+        if not masked:
             raise ValueError(f"{where}: patch {entry!r} has no mask")
-        patches.extend(masked or patches_by_name[name])
+        patches.extend(masked)
     if not sources and not patches:
         raise ValueError(f"list of source images {listing} names none")
     listed = np.isin(index.source_ids, sources)
@@ -97,12 +103,12 @@ def check_apart(
 
 def write_list(path: Path, names: Iterable[str]) -> None:
     """Writes names one a line, as ``listed_patches`` reads them."""
-    text = "".join(f"{name}\n" for name in names)
+    text = "".join(f"./{name}\n" if name.startswith("#") else f"{name}\n" for name in names)
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:
-    """Where each entry of a list stands, the entry, and the name that it is looked up by."""
+def _entries(listing: Path) -> Iterator[tuple[str, str, tuple[str, str]]]:
+    """Where each entry of a list stands, the entry, and the names that it is looked up by."""
     try:
         lines = Path(listing).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -115,7 +121,8 @@ def _entries(listing: Path) -> Iterator[tuple[str, str, str]]:
     for number, line in enumerate(lines, start=1):
         entry = line.strip().replace("\\", "/")
         if entry and not entry.startswith("#"):
-            yield f"{listing}, line {number}", entry, suffix.sub("", entry.casefold())
+            name = entry.removeprefix("./").casefold()
+            yield f"{listing}, line {number}", entry, (name, suffix.sub("", name))
 
 
 def _by_name(names: Iterable[str]) -> dict[str, list[int]]:

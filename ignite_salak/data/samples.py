@@ -46,8 +46,9 @@ def patches_to_label(
 
     No source image gets a label while another has fewer and patches left. Where only some of those
     with equally many can get one, they are spaced evenly along each folder's flight, between those
-    that have more, since neighbours show the same ground. Which patches of a source image is drawn;
-    if one of them is left out, another of that source image takes its place, where there is one.
+    that have more, since neighbours show the same ground; a flight without any is first. Which
+    patches of a source image is drawn; if one of them is left out, another of that source image
+    takes its place, where there is one.
 
     Args:
         index: all patches.
@@ -69,8 +70,7 @@ def patches_to_label(
     labels = had[source] + _turns(source)
     last = np.sort(labels)[count - 1]
     sure, rivals = labels < last, labels == last
-    has_more = had + np.bincount(source[sure], minlength=len(had)) > last
-    spaced = _spaced(index, source[rivals], has_more, count - int(sure.sum()))
+    spaced = _spaced(index, source[rivals], had > last, count - int(sure.sum()))
     return np.sort(drawn[sure | (rivals & np.isin(source, spaced))])
 
 
@@ -114,6 +114,8 @@ def diverse_patches(counts: np.ndarray, patches: np.ndarray, size: int) -> np.nd
 def _spaced(index: PatchIndex, rivals: np.ndarray, apart: np.ndarray, size: int) -> np.ndarray:
     """Of some source images ``size``, evenly along the flights, far from those in ``apart``.
 
+    A flight that has none in ``apart`` gets one first, the longest of them before the others.
+
     Args:
         index: all patches.
         rivals: source images to choose from, int64 [R].
@@ -126,16 +128,19 @@ def _spaced(index: PatchIndex, rivals: np.ndarray, apart: np.ndarray, size: int)
     # Stretches of a flight, from one to stay away from to the next
     involved = np.union1d(rivals, np.flatnonzero(apart))
     stretches: list[np.ndarray] = []
+    untouched: list[bool] = []
     for positions in flight_order(index, involved):
         flight = involved[positions]
         parts = np.split(flight, np.flatnonzero(apart[flight]))
         stretches.extend(part[~apart[part]] for part in parts)
+        untouched.extend([not apart[flight].any()] * len(parts))
     lengths = np.asarray([len(stretch) for stretch in stretches])
 
     # The next one where they are furthest from each other
     sizes = np.zeros_like(lengths)
     for _ in range(size):
-        sizes[np.argmax(lengths / (sizes + 1))] += 1
+        first = lengths.max() * (np.asarray(untouched) & (sizes == 0))
+        sizes[np.argmax(lengths / (sizes + 1) + first)] += 1
     return np.concatenate(
         [
             stretch[np.arange(1, part + 1) * len(stretch) // (part + 1)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ignite_salak.data.listings import check_apart, listed_patches, write_list
+from tests.data.indexes import make_index
 
 
 def names(index, listing, single_patches=True):
@@ -66,17 +67,14 @@ def test_a_patch_without_a_mask_is_refused(index, write):
 
 
 def test_what_has_no_mask_is_found_where_none_is_needed(index, write):
-    listing = write("f3/DJI_1\nDJI_3\nDJI_95\n")
+    listing = write("f3/DJI_1\nf1/DJI_3\nDJI_95\n")
     patches = listed_patches(index, listing, single_patches=False, masks_needed=False)
     sources = [index.source_name(photo) for photo in index.source_ids[patches]]
     assert {*sources} == {"f3/DJI_1", "f1/DJI_3", "f2/DJI_95"} and len(sources) == 8
-    # A name of several photos still means those with masks.
-    assert {*names(index, write("DJI_1"))} == {
-        index.patch_name(patch)
-        for patch in listed_patches(
-            index, write("DJI_1"), single_patches=False, masks_needed=False
-        ).tolist()
-    }
+    # A name of several photos means all of them: once they have masks, it will.
+    patches = listed_patches(index, write("DJI_1"), single_patches=False, masks_needed=False)
+    sources = {index.source_name(photo) for photo in index.source_ids[patches]}
+    assert sources == {"f1/DJI_1", "f3/DJI_1"}
 
 
 def test_a_single_patch_is_refused_where_source_images_are_wanted(index, write):
@@ -99,6 +97,16 @@ def test_what_is_written_is_read(index, tmp_path):
     assert (tmp_path / "list.txt").read_bytes().decode("utf-8").split("\n") == [*wanted, ""]
     found = names(index, tmp_path / "list.txt", single_patches=False)
     assert {name.partition("_patch")[0] for name in found} == {*wanted}
+
+
+@pytest.mark.parametrize("folder", ["#2", "Flüge ä", "a.b"])
+@pytest.mark.parametrize("photo", ["DJI_1", "DJI_1.JPG", "#1"])
+def test_odd_names_are_written_and_read(tmp_path, folder, photo):
+    index = make_index(tmp_path, {folder: {photo: "mm"}, "other": {"DJI_2": "m"}})
+    for name in (index.source_name(0), f"{photo}_patch_000_001"):
+        write_list(tmp_path / "list.txt", [name])
+        found = listed_patches(index, tmp_path / "list.txt", single_patches=True)
+        assert found.tolist() == ([1] if "patch" in name else [0, 1])
 
 
 def test_labelled_and_validation_patches_of_one_photo_are_refused(index):

@@ -90,9 +90,19 @@ class TestPatchesToLabel:
         photos = {f"DJI_{number}": "mmm" if number in (8, 12) else "---" for number in range(20)}
         index = make_index(tmp_path, {"f1": photos, "f2": {"a": "-"}})
         masked = np.flatnonzero(index.has_mask)
-        for size, expected in ((1, {4}), (2, {4, 16}), (3, {2, 5, 16}), (4, {2, 5, 15, 17})):
+        # The photo of the other flight, which has no label, comes first.
+        assert index.source_name(20) == "f2/a"
+        for size, expected in ((1, set()), (2, {4}), (3, {4, 16}), (4, {2, 5, 16})):
             chosen = patches_to_label(index, np.flatnonzero(~index.has_mask), masked, size, seed=1)
-            assert set(index.source_ids[chosen].tolist()) == expected
+            assert set(index.source_ids[chosen].tolist()) == {20} | expected
+
+    def test_every_flight_has_one_before_one_has_two(self, tmp_path):
+        flights = {f"f{n}": {f"DJI_{i}": "--" for i in range(n)} for n in (40, 1, 3, 2)}
+        index = make_index(tmp_path, flights)
+        everything = np.arange(len(index))
+        for size, expected in ((1, [1, 0, 0, 0]), (3, [1, 0, 1, 1]), (5, [2, 1, 1, 1])):
+            chosen = patches_to_label(index, everything, everything[:0], size, seed=1)
+            assert np.bincount(index.folder_ids[chosen], minlength=4).tolist() == expected
 
     @pytest.mark.parametrize("size", range(1, 31))
     def test_no_gap_is_much_longer_than_another(self, tmp_path, size):

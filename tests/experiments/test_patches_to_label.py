@@ -45,12 +45,14 @@ def test_images_are_copied_in_the_layout_of_the_data(root, tmp_path, capsys):
     output = tmp_path / "deep" / "to_label"
     names = choose(root, output, "--count", "6")
     assert len(names) == 6 and photos(names) == [f"b/B_{photo}" for photo in range(4)]
-    copied = scan_patches(output)
+    copied = scan_patches(output / "data")
     assert [copied.patch_name(patch) for patch in range(len(copied))] == names
-    assert not copied.has_mask.any() and (output / "b" / "masks").is_dir()
+    assert not copied.has_mask.any() and (output / "data" / "b" / "masks").is_dir()
     for patch in range(len(copied)):
         image = copied.image_path(patch)
-        assert image.read_bytes() == (root / image.relative_to(output)).read_bytes()
+        original = root / image.relative_to(output / "data")
+        assert image.read_bytes() == original.read_bytes()
+        assert image.stat().st_mtime == pytest.approx(original.stat().st_mtime, abs=1e-3)
     *_, second, all_folders = [
         line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()
     ]
@@ -62,10 +64,9 @@ def label(root, save):
     """Returns a function that labels what was chosen and copies it back, as the script says."""
 
     def by_hand(output):
-        for image in output.glob("*/images/*"):
+        for image in (output / "data").rglob("images/*"):
             save(image.parents[1] / "masks" / f"{image.stem}.png", np.ones((16, 16), np.uint8))
-        for folder in filter(Path.is_dir, output.iterdir()):
-            shutil.copytree(folder, root / folder.name, dirs_exist_ok=True)
+        shutil.copytree(output / "data", root, dirs_exist_ok=True)
 
     return by_hand
 
@@ -88,6 +89,7 @@ def test_labelled_and_copied_back_they_are_trained_with(root, tmp_path, label):
         *(f"a/A_{photo}" for photo in range(4)),
         *(f"b/B_{photo}" for photo in range(4)),
     ]
+    assert not list(root.rglob("*.txt"))
     # The next ones are others.
     again = choose(root, tmp_path / "again", "--count", "4")
     assert photos(again) == photos(names) and not {*again} & {*names}
@@ -171,6 +173,9 @@ def test_patches_without_content_or_that_cannot_be_read_are_passed_over(
     assert "B_2_patch_000_001.png" in caplog.text
     assert "13 are all patches without a mask" in caplog.text
     assert "mostly black or unreadable ones (3) not counted" in caplog.text
+    caplog.clear()
+    assert {*choose(root, tmp_path / "enough", "--count", "13")} == every - black - bad
+    assert "--count" not in caplog.text
     assert {*choose(root, tmp_path / "all", "--count=99", "--min-content=0")} == every - bad
     # Whatever is drawn first, only one of B_1 will do.
     for seed in range(6):
@@ -230,4 +235,44 @@ def test_folders_keep_their_names(root, tmp_path, add_patch):
     (root / "a" / "masks").rename(root / "a" / "Masks")
     (root / "a" / "images").rename(root / "a" / "IMAGES")
     assert photos(choose(root, tmp_path / "out", "--count", "5"))[0] == "a/A_9"
-    assert [path.name for path in sorted((tmp_path / "out" / "a").iterdir())] == ["IMAGES", "Masks"]
+    copied = tmp_path / "out" / "data" / "a"
+    assert [path.name for path in sorted(copied.iterdir())] == ["IMAGES", "Masks"]
+
+
+def test_images_directly_under_the_data_root(tmp_path, add_patch, capsys):
+    root = tmp_path / "data"
+    add_patch(root, "A_0_patch_000_000", np.ones((16, 16)))
+    add_patch(root, "A_1_patch_000_000")
+    assert choose(root, tmp_path / "out", "--count", "1") == ["A_1_patch_000_000"]
+    assert (tmp_path / "out" / "data" / "images" / "A_1_patch_000_000.png").is_file()
+    assert (tmp_path / "out" / "data" / "masks").is_dir()
+    assert capsys.readouterr().out.splitlines()[1].split() == [".", "2", "1", "1", "2"]
+
+
+def test_far_from_photos_with_labels_and_from_validation_photos(tmp_path, add_patch, capsys):
+    root = tmp_path / "data"
+    for photo in range(10):
+        mask = np.ones((16, 16)) if photo in (0, 9) else None
+        add_patch(root / "f", f"A_{photo}_patch_000_000", mask)
+    validation = tmp_path / "val.txt"
+    validation.write_text("A_0\nA_4\n", encoding="utf-8")
+    flags = ["--val-files", str(validation)]
+    # Of 1 to 3 and 5 to 8, between 0 and 4, 4 and 9.
+    assert photos(choose(root, tmp_path / "one", "--count", "1", *flags)) == ["f/A_7"]
+    assert photos(choose(root, tmp_path / "two", "--count", "2", *flags)) == ["f/A_2", "f/A_7"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["f", "10", "1", "1", "2"]
+
+
+def test_the_same_name_in_another_flight_is_a_validation_photo_too(root, tmp_path, add_patch):
+    # Once it has a mask, the list means it.
+    add_patch(root / "b", "A_2_patch_000_000")
+    validation = tmp_path / "val.txt"
+    validation.write_text("A_2\n", encoding="utf-8")
+    names = choose(root, tmp_path / "out", "--count", "99", "--val-files", str(validation))
+    assert photos(names) == [f"b/B_{photo}" for photo in range(4)]
+
+
+def test_masks_under_other_names_are_told_of(root, tmp_path, save, caplog):
+    save(root / "b" / "masks" / "B_0_patch_000_000_label.png", np.ones((16, 16), np.uint8))
+    choose(root, tmp_path / "out", "--count", "1")
+    assert "1 masks have no image of the same name" in caplog.text

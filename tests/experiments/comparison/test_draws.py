@@ -101,6 +101,15 @@ def test_a_cell_given_twice_is_refused(study, draws, tmp_path):
             read_draws(study, [folder, second])
 
 
+def test_two_lists_of_one_name_are_refused(study, draws, tmp_path):
+    first = save_cells(tmp_path / "one", draws["one"][:1])
+    draws["one"][1]["identity"]["labeled"] = ["y.jpg"]
+    second = save_cells(tmp_path / "other", draws["one"][1:])
+    third = save_cells(tmp_path / "two", draws["two"])
+    with pytest.raises(ValueError, match=r"cells of .*one have two lists named four"):
+        read_draws(study, [first, second, third])
+
+
 def test_a_folder_without_cells_is_refused(study, draws, tmp_path):
     folder = save_cells(tmp_path / "one", draws["one"])
     with pytest.raises(ValueError, match=r"nothing has no finished cell of the study, such as"):
