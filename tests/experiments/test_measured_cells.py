@@ -104,7 +104,7 @@ def test_cells_were_run_with_the_lists_of_the_repository(cells):
     ("study", "names", "tables"),
     [
         ("compare_dubai_other_photos.json", ["dubai", *DRAWS], 1),
-        ("compare_dubai_spread_draws.json", ["dubai", *DRAWS, *SPREAD], 2),
+        ("compare_dubai_spread_draws.json", ["dubai", *DRAWS, *SPREAD], 4),
     ],
 )
 def test_the_page_of_results_says_what_the_draws_say_together(study, names, tables):
