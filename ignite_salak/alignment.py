@@ -1,4 +1,4 @@
-"""Shifts a teacher's probabilities towards the shares of the classes on labelled patches.
+"""Shifts a teacher's probabilities towards the shares of the classes that labels tell.
 
 Shapes: B batch, C classes, H and W of the view.
 """

@@ -80,7 +80,10 @@ def listed_patches(
 
 
 def check_apart(
-    index: PatchIndex, labeled: np.ndarray, validation: np.ndarray, lists: tuple[object, object]
+    index: PatchIndex,
+    labeled: np.ndarray,
+    validation: np.ndarray,
+    lists: tuple[Path | None, Path | None],
 ) -> None:
     """Refuses labelled and validation patches of the same source image.
 

@@ -128,19 +128,19 @@ def _spaced(index: PatchIndex, rivals: np.ndarray, apart: np.ndarray, size: int)
     # Stretches of a flight, from one to stay away from to the next
     involved = np.union1d(rivals, np.flatnonzero(apart))
     stretches: list[np.ndarray] = []
-    untouched: list[bool] = []
+    untouched: list[bool] = []  # whether of a flight that has none to stay away from
     for positions in flight_order(index, involved):
         flight = involved[positions]
         parts = np.split(flight, np.flatnonzero(apart[flight]))
         stretches.extend(part[~apart[part]] for part in parts)
         untouched.extend([not apart[flight].any()] * len(parts))
     lengths = np.asarray([len(stretch) for stretch in stretches])
+    first = lengths.max() * np.asarray(untouched)
 
     # The next one where they are furthest from each other
     sizes = np.zeros_like(lengths)
     for _ in range(size):
-        first = lengths.max() * (np.asarray(untouched) & (sizes == 0))
-        sizes[np.argmax(lengths / (sizes + 1) + first)] += 1
+        sizes[np.argmax(lengths / (sizes + 1) + np.where(sizes == 0, first, 0))] += 1
     return np.concatenate(
         [
             stretch[np.arange(1, part + 1) * len(stretch) // (part + 1)]
